@@ -1,0 +1,95 @@
+//! The composition root: the only room that names backends. It puts parts together and decides nothing.
+
+mod backends;
+pub mod library;
+mod run;
+
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+
+use crate::broker::{Broker, BrokerError};
+use crate::clock::SharedClock;
+use crate::config::Specs;
+use crate::db::DbError;
+use crate::dispatch::http::DispatchError;
+use crate::engine::worker::WorkerFailed;
+use crate::http::HttpError;
+use crate::publish::Publisher;
+use crate::store::{Store, StoreError};
+use crate::telemetry::Telemetry;
+use backends::Stores;
+pub(crate) use backends::broker_at;
+pub(crate) use run::{Assembly, run_assembly, worker_name};
+pub use run::{WorkerOptions, run_worker};
+
+/// Connections of a command that only reads.
+const READER_CONNECTIONS: u32 = 2;
+
+/// Why a part could not be put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A database could not be opened or migrated.
+    #[error(transparent)]
+    Database(#[from] DbError),
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The broker does not answer.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// An endpoint cannot be called as configured.
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
+    /// The HTTP server cannot start.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// A task of the worker failed.
+    #[error(transparent)]
+    Worker(#[from] WorkerFailed),
+    /// A url names no backend.
+    #[error("{0}")]
+    Url(String),
+}
+
+/// The broker of the configuration. Does not wait for it to be reachable.
+///
+/// # Errors
+/// The url is malformed, or the SQLite file cannot be opened.
+pub async fn open_broker(specs: &Specs, clock: &SharedClock) -> Result<Arc<dyn Broker>, AppError> {
+    broker_at(specs.broker.url.expose_secret(), clock).await
+}
+
+/// The store of the configuration, for commands that read or act once.
+///
+/// # Errors
+/// It is unreachable, or its schema is missing.
+pub async fn open_store(specs: &Specs) -> Result<Arc<dyn Store>, AppError> {
+    let store = Stores::open(specs.store.url.expose_secret()).await?.handle("reader", READER_CONNECTIONS)?;
+    store.time().await?;
+    Ok(store)
+}
+
+/// A publisher whose lanes' queues exist.
+///
+/// # Errors
+/// The broker is unreachable or refuses.
+pub async fn open_publisher(
+    specs: &Specs,
+    telemetry: &Telemetry,
+    clock: &SharedClock,
+    source: &'static str,
+) -> Result<Publisher, AppError> {
+    let broker = open_broker(specs, clock).await?;
+    let queues: Vec<_> = specs.lanes.iter().flat_map(|lane| crate::engine::queues(&lane.name)).collect();
+    broker.declare(&queues).await?;
+    Ok(Publisher::new(broker, telemetry.clone(), Arc::clone(clock), source))
+}
+
+/// Brings the store's schema up to date.
+///
+/// # Errors
+/// The database is unreachable, or its schema is newer than this program.
+pub async fn migrate(specs: &Specs) -> Result<(), AppError> {
+    Stores::open(specs.store.url.expose_secret()).await?.migrate().await
+}

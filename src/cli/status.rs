@@ -1,0 +1,350 @@
+//! `lanes status`: what is waiting, for what, who works on it, and whether a person is needed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::error::{CliError, Exit};
+use super::signals::Signals;
+use super::text::{Table, ago, count, counted, until};
+use super::view;
+use crate::broker::{Broker, BrokerError};
+use crate::clock::{self, Clock as _, Timestamp};
+use crate::config::Specs;
+use crate::job::{LaneName, wire};
+use crate::store::{State, StateCount, Store, StoreResult, WorkerRow};
+
+/// Time between two pictures of `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Arguments of `lanes status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Show it again and again, until Ctrl-C
+    #[arg(long, short)]
+    watch: bool,
+}
+
+/// One lane.
+#[derive(Debug, Default)]
+struct Lane {
+    configured: bool,
+    ready: u64,
+    due: u64,
+    unacked: Option<u64>,
+    counts: Vec<StateCount>,
+    dead: u64,
+    workers: u64,
+}
+
+impl Lane {
+    fn jobs(&self, state: State) -> u64 {
+        self.counts.iter().filter(|count| count.state == state).map(|count| count.jobs).sum()
+    }
+
+    /// Jobs that need a worker. What is unacked has a row, or will be ready again.
+    fn work(&self) -> u64 {
+        self.ready + self.counts.iter().map(|count| count.jobs).sum::<u64>()
+    }
+
+    fn oldest(&self) -> Option<Timestamp> {
+        self.counts.iter().filter_map(|count| count.oldest_published_at).min()
+    }
+}
+
+/// What one look shows.
+#[derive(Debug)]
+struct Picture {
+    now: Timestamp,
+    broker: Result<(), String>,
+    store: Result<(), String>,
+    lanes: Vec<(LaneName, Lane)>,
+    workers: Vec<(WorkerRow, bool)>,
+}
+
+/// Something that needs a person.
+#[derive(Debug, PartialEq, Eq)]
+struct Problem {
+    kind: &'static str,
+    lane: Option<LaneName>,
+    message: String,
+}
+
+/// Runs it.
+pub async fn run(mut ctx: Context, args: StatusArgs) -> Result<Exit, CliError> {
+    let mut doors = Doors::default();
+    if !args.watch {
+        let picture = look(&ctx, &mut doors).await?;
+        let problems = problems(&picture);
+        show(&mut ctx, &picture, &problems)?;
+        return Ok(if problems.is_empty() { Exit::Ok } else { Exit::Unhealthy });
+    }
+    let listened = Signals::listen();
+    let mut signals = listened.map_err(|error| CliError::failed(format!("cannot listen to signals: {error}")))?;
+    loop {
+        let picture = look(&ctx, &mut doors).await?;
+        if ctx.out.is_terminal() && !ctx.out.is_json() {
+            ctx.out.clear()?;
+        }
+        show(&mut ctx, &picture, &problems(&picture))?;
+        tokio::select! {
+            _ = signals.next() => return Ok(Exit::Ok),
+            () = clock::sleep(&ctx.clock, WATCH_EVERY) => {}
+        }
+    }
+}
+
+/// Broker and store, kept open from one look to the next.
+#[derive(Default)]
+struct Doors {
+    broker: Option<Arc<dyn Broker>>,
+    store: Option<Arc<dyn Store>>,
+}
+
+/// What can be seen now; what cannot be reached is part of the picture.
+async fn look(ctx: &Context, doors: &mut Doors) -> Result<Picture, CliError> {
+    let mut lanes: BTreeMap<LaneName, Lane> = BTreeMap::new();
+    for lane in &ctx.specs.lanes {
+        lanes.entry(lane.name.clone()).or_default().configured = true;
+    }
+    let mut picture =
+        Picture { now: ctx.clock.now(), broker: Ok(()), store: Ok(()), lanes: Vec::new(), workers: Vec::new() };
+    picture.store = match opened(&mut doors.store, ctx.store()).await? {
+        Ok(store) => read_store(&*store, &ctx.specs, &mut picture, &mut lanes).await.map_err(|error| error.to_string()),
+        Err(why) => Err(why),
+    };
+    picture.broker = match opened(&mut doors.broker, ctx.broker()).await? {
+        Ok(broker) => read_depths(&*broker, &mut lanes).await.map_err(|error| error.to_string()),
+        Err(why) => Err(why),
+    };
+    picture.lanes = ordered(&ctx.specs, lanes);
+    Ok(picture)
+}
+
+/// What is open already, or what `open` answers. An error of the configuration ends the command.
+async fn opened<T: ?Sized>(
+    kept: &mut Option<Arc<T>>,
+    open: impl Future<Output = Result<Arc<T>, CliError>>,
+) -> Result<Result<Arc<T>, String>, CliError> {
+    if let Some(kept) = kept {
+        return Ok(Ok(Arc::clone(kept)));
+    }
+    match open.await {
+        Ok(new) => Ok(Ok(Arc::clone(kept.insert(new)))),
+        Err(error) if error.exit() == Exit::Usage => Err(error),
+        Err(error) => Ok(Err(error.message().to_owned())),
+    }
+}
+
+async fn read_store(
+    store: &dyn Store,
+    specs: &Specs,
+    picture: &mut Picture,
+    lanes: &mut BTreeMap<LaneName, Lane>,
+) -> StoreResult<()> {
+    picture.now = store.time().await?;
+    for count in store.state_counts().await? {
+        lanes.entry(count.lane.clone()).or_default().counts.push(count);
+    }
+    for (lane, letters) in store.letter_counts().await? {
+        lanes.entry(lane).or_default().dead = letters;
+    }
+    for worker in store.workers().await? {
+        let alive = picture.now.since(worker.heartbeat_at) <= specs.worker.lease;
+        for name in worker.lanes.split(',').map(str::trim).filter(|_| alive) {
+            if let Some(lane) = LaneName::new(name).ok().and_then(|name| lanes.get_mut(&name)) {
+                lane.workers += 1;
+            }
+        }
+        picture.workers.push((worker, alive));
+    }
+    Ok(())
+}
+
+async fn read_depths(broker: &dyn Broker, lanes: &mut BTreeMap<LaneName, Lane>) -> Result<(), BrokerError> {
+    for (name, lane) in lanes {
+        // a queue that nobody has declared yet is empty
+        let fresh = broker.depth(&wire::queue(name)).await?.unwrap_or_default();
+        let due = broker.depth(&wire::due_queue(name)).await?.unwrap_or_default();
+        lane.ready = fresh.ready;
+        lane.due = due.ready;
+        lane.unacked = fresh.unacked.zip(due.unacked).map(|(fresh, due)| fresh + due);
+    }
+    Ok(())
+}
+
+/// In the order of the configuration, then what is not configured (any more).
+fn ordered(specs: &Specs, mut lanes: BTreeMap<LaneName, Lane>) -> Vec<(LaneName, Lane)> {
+    let configured: Vec<_> = specs
+        .lanes
+        .iter()
+        .filter_map(|lane| lanes.remove(&lane.name).map(|found| (lane.name.clone(), found)))
+        .collect();
+    configured.into_iter().chain(lanes).collect()
+}
+
+fn problems(picture: &Picture) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let outages = [("broker_unreachable", &picture.broker), ("store_unreachable", &picture.store)];
+    for (kind, state) in outages {
+        if let Err(why) = state {
+            problems.push(Problem { kind, lane: None, message: why.clone() });
+        }
+    }
+    if picture.store.is_err() {
+        return problems; // nobody knows who is alive
+    }
+    for (name, lane) in picture.lanes.iter().filter(|(_, lane)| lane.workers == 0 && lane.work() > 0) {
+        let jobs = counted(lane.work(), "job");
+        let advice = if lane.configured {
+            format!("start one: lanes worker --lane {name}")
+        } else {
+            "the lane is not configured here".to_owned()
+        };
+        let message = format!("lane {name} has {jobs} and no live worker; {advice}");
+        problems.push(Problem { kind: "no_worker", lane: Some(name.clone()), message });
+    }
+    problems
+}
+
+fn show(ctx: &mut Context, picture: &Picture, problems: &[Problem]) -> Result<(), CliError> {
+    if ctx.out.is_json() {
+        ctx.out.document(&document(picture, problems))?;
+        ctx.out.flush()?;
+        return Ok(());
+    }
+    ctx.out.table(&lanes_table(picture))?;
+    let waiting = waiting_table(picture);
+    let workers = workers_table(picture);
+    for table in [waiting, workers] {
+        if !table.is_empty() {
+            ctx.out.line("")?;
+            ctx.out.table(&table)?;
+        }
+    }
+    ctx.out.line("")?;
+    if problems.is_empty() {
+        ctx.out.line("healthy")?;
+    }
+    for problem in problems {
+        ctx.out.line(format_args!("! {}", super::text::clean_line(&problem.message)))?;
+    }
+    ctx.out.flush()?;
+    Ok(())
+}
+
+fn lanes_table(picture: &Picture) -> Table {
+    let mut table =
+        Table::new(&["LANE", ">READY", ">UNACKED", ">RUNNING", ">WAITING", ">QUEUED", ">DEAD", "OLDEST", ">WORKERS"]);
+    for (name, lane) in &picture.lanes {
+        let stored = |number: u64| if picture.store.is_ok() { count(number) } else { "?".to_owned() };
+        let known = |number: Option<u64>| match (number, &picture.broker) {
+            (_, Err(_)) => "?".to_owned(),
+            (number, Ok(())) => number.map(count).unwrap_or_default(),
+        };
+        table.row([
+            if lane.configured { name.to_string() } else { format!("{name} (not configured)") },
+            known(Some(lane.ready)),
+            known(lane.unacked),
+            stored(lane.jobs(State::Run)),
+            stored(lane.jobs(State::Waiting)),
+            stored(lane.jobs(State::Queued)),
+            stored(lane.dead),
+            lane.oldest().map(|at| ago(at, picture.now)).unwrap_or_default(),
+            stored(lane.workers),
+        ]);
+    }
+    table
+}
+
+fn waiting_table(picture: &Picture) -> Table {
+    let mut table = Table::new(&["WAITING IN", "REASON", ">JOBS", "NEXT"]);
+    for (name, lane) in &picture.lanes {
+        for waiting in lane.counts.iter().filter(|count| count.state == State::Waiting) {
+            let next = waiting.next_resume_at.map(|at| until(at, picture.now)).unwrap_or_default();
+            table.row([name.to_string(), waiting.reason.clone(), count(waiting.jobs), next]);
+        }
+    }
+    table
+}
+
+fn workers_table(picture: &Picture) -> Table {
+    let mut table = Table::new(&["WORKER", "LANES", "STARTED", "HEARTBEAT", "STATE"]);
+    for (worker, alive) in &picture.workers {
+        table.row([
+            worker.name.clone(),
+            worker.lanes.clone(),
+            ago(worker.started_at, picture.now),
+            ago(worker.heartbeat_at, picture.now),
+            if *alive { "alive" } else { "silent" }.to_owned(),
+        ]);
+    }
+    table
+}
+
+fn document(picture: &Picture, problems: &[Problem]) -> Value {
+    let reachable = |state: &Result<(), String>| json!({ "reachable": state.is_ok(), "error": state.as_ref().err() });
+    let lane = |(name, lane): &(LaneName, Lane)| {
+        let waiting: Vec<Value> = lane
+            .counts
+            .iter()
+            .filter(|count| count.state == State::Waiting)
+            .map(|count| json!({ "reason": count.reason, "jobs": count.jobs, "next_resume_at": view::time(count.next_resume_at) }))
+            .collect();
+        json!({
+            "name": name, "configured": lane.configured, "ready": lane.ready, "due_ready": lane.due,
+            "unacked": lane.unacked, "running": lane.jobs(State::Run), "waiting": lane.jobs(State::Waiting),
+            "waiting_by_reason": waiting, "queued": lane.jobs(State::Queued), "dead": lane.dead,
+            "oldest_published_at": view::time(lane.oldest()), "workers": lane.workers,
+        })
+    };
+    let worker = |(worker, alive): &(WorkerRow, bool)| {
+        json!({
+            "id": worker.id, "name": worker.name, "lanes": worker.lanes.split(',').collect::<Vec<_>>(),
+            "started_at": view::time(Some(worker.started_at)), "heartbeat_at": view::time(Some(worker.heartbeat_at)),
+            "heartbeat_age_seconds": picture.now.since(worker.heartbeat_at).as_secs_f64(), "alive": alive,
+        })
+    };
+    let problem = |problem: &Problem| json!({ "kind": problem.kind, "lane": problem.lane, "message": problem.message });
+    json!({
+        "schema": 1, "healthy": problems.is_empty(), "time": view::time(Some(picture.now)),
+        "broker": reachable(&picture.broker), "store": reachable(&picture.store),
+        "lanes": picture.lanes.iter().map(lane).collect::<Vec<_>>(),
+        "workers": picture.workers.iter().map(worker).collect::<Vec<_>>(),
+        "problems": problems.iter().map(problem).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(lane: Lane) -> Picture {
+        let lanes = vec![(LaneName::new("bulk").expect("valid"), lane)];
+        Picture { now: Timestamp::EPOCH, broker: Ok(()), store: Ok(()), lanes, workers: Vec::new() }
+    }
+
+    fn kinds(picture: &Picture) -> Vec<&'static str> {
+        problems(picture).iter().map(|problem| problem.kind).collect()
+    }
+
+    #[test]
+    fn a_lane_with_work_needs_a_live_worker() {
+        assert!(kinds(&picture(Lane { configured: true, ready: 0, ..Lane::default() })).is_empty());
+        assert_eq!(kinds(&picture(Lane { configured: true, ready: 1, ..Lane::default() })), ["no_worker"]);
+        assert!(kinds(&picture(Lane { configured: true, ready: 1, workers: 1, ..Lane::default() })).is_empty());
+        assert!(kinds(&picture(Lane { configured: true, dead: 9, ..Lane::default() })).is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_reached_is_a_problem_and_hides_what_is_not_known() {
+        let mut picture = picture(Lane { ready: 1, ..Lane::default() });
+        picture.broker = Err("broker amqp://h: refused".to_owned());
+        picture.store = Err("store h: refused".to_owned());
+        assert_eq!(kinds(&picture), ["broker_unreachable", "store_unreachable"]);
+    }
+}

@@ -1,0 +1,176 @@
+//! How values look to people: counts, times, durations, tables; and how people write durations.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// Units of durations, largest first, in milliseconds.
+const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// Text that is safe on a terminal: control characters (escape sequences) made visible, line breaks kept.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
+/// The same on one line.
+pub fn clean_line(text: &str) -> String {
+    clean(text).replace('\n', " ")
+}
+
+/// `text` cut to `most` characters, with an ellipsis where something is missing.
+pub fn shorten(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// `35000` as `35,000`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 job`, `2,000 jobs`.
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// A duration in its two largest units: `1h 5m`, `12s`, `250ms`.
+pub fn duration(value: Duration) -> String {
+    let mut millis = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
+    let mut parts = Vec::new();
+    for (unit, scale) in UNITS {
+        let too_fine = unit == "ms" && !parts.is_empty();
+        if millis >= scale && parts.len() < 2 && !too_fine {
+            parts.push(format!("{}{unit}", millis / scale));
+            millis %= scale;
+        } else if !parts.is_empty() {
+            break; // only neighbouring units: `1d`, not `1d 3s`
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
+/// How long ago `at` was.
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
+    if at > now { format!("in {}", duration(at.since(now))) } else { format!("{} ago", duration(now.since(at))) }
+}
+
+/// When something will go on: `in 2m 5s`, or `due` when that time has come.
+pub fn until(at: Timestamp, now: Timestamp) -> String {
+    if at > now { format!("in {}", duration(at.since(now))) } else { "due".to_owned() }
+}
+
+/// Reads `10s`, `1m30s`, `500ms`: the form of the configuration.
+///
+/// # Errors
+/// What is wrong and how to write it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration: write it like \"10s\", \"1m30s\" or \"2h\" (ms, s, m, h, d)");
+    let mut rest = text.trim();
+    let mut millis = 0_u64;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let (amount, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
+        let amount: u64 = amount.parse().map_err(|_| wrong())?;
+        let scale = UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(wrong)?.1;
+        millis = amount.checked_mul(scale).and_then(|part| millis.checked_add(part)).ok_or_else(wrong)?;
+        rest = tail;
+    }
+    Ok(Duration::from_millis(millis))
+}
+
+/// Reads an RFC 3339 time.
+///
+/// # Errors
+/// What is wrong and how to write it.
+pub fn parse_time(text: &str) -> Result<Timestamp, String> {
+    Timestamp::parse_rfc3339(text)
+        .ok_or_else(|| format!("{text:?} is not an RFC 3339 time such as 2026-11-22T09:30:00Z"))
+}
+
+/// Aligned columns without borders.
+#[derive(Debug)]
+pub struct Table {
+    columns: &'static [&'static str],
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these headings; `>` before one aligns its column to the right.
+    pub fn new(columns: &'static [&'static str]) -> Self {
+        Self { columns, rows: Vec::new() }
+    }
+
+    /// Adds a row; an empty cell is shown as `-`.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { clean_line(&cell) };
+        self.rows.push(cells.into_iter().map(shown).collect());
+    }
+
+    /// No rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The lines, headings first.
+    pub fn lines(&self) -> Vec<String> {
+        let heads: Vec<String> = self.columns.iter().map(|head| head.trim_start_matches('>').to_owned()).collect();
+        let width = |at: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(at)).chain(heads.get(at));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..heads.len()).map(width).collect();
+        let line = |cells: &Vec<String>| {
+            let cell = |(at, cell): (usize, &String)| {
+                let width = widths[at];
+                if self.columns[at].starts_with('>') { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            };
+            cells.iter().enumerate().map(cell).collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        };
+        std::iter::once(&heads).chain(&self.rows).map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_and_shown() {
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        for bad in ["", "10", "s", "10 parsecs", "-1s", "99999999999999999999s", "999999999999999d"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        let shown = [(90_000, "1m 30s"), (1_500, "1s"), (250, "250ms"), (0, "0s"), (86_403_000, "1d")];
+        for (millis, text) in shown {
+            assert_eq!(duration(Duration::from_millis(millis)), text);
+        }
+    }
+
+    #[test]
+    fn counts_have_separators() {
+        assert_eq!([0, 999, 1_000, 35_000, 1_234_567].map(count), ["0", "999", "1,000", "35,000", "1,234,567"]);
+        assert_eq!(counted(1, "job"), "1 job");
+    }
+
+    #[test]
+    fn a_table_aligns_and_never_passes_on_escape_sequences() {
+        let mut table = Table::new(&["LANE", ">JOBS"]);
+        table.row(["bulk".to_owned(), "35,000".to_owned()]);
+        table.row(["\u{1b}[2J".to_owned(), String::new()]);
+        assert_eq!(table.lines(), ["LANE    JOBS", "bulk  35,000", "\u{fffd}[2J       -"]);
+    }
+}

@@ -1,0 +1,153 @@
+//! What a configuration says, as plain data: read once at start, handed to the parts, not kept.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use secrecy::SecretString;
+use url::Url;
+
+use crate::job::{EndpointName, LaneName};
+use crate::policy::backoff::RetryPolicy;
+use crate::policy::classify::EndpointRules;
+
+/// Everything that is configured.
+#[derive(Debug, Clone)]
+pub struct Specs {
+    /// Where jobs are queued.
+    pub broker: BrokerSpec,
+    /// Where jobs' states are kept.
+    pub store: StoreSpec,
+    /// The worker's own HTTP server.
+    pub http: HttpSpec,
+    /// Two publishes of one id within this time are one job.
+    pub dedup_window: Duration,
+    /// How a worker process behaves.
+    pub worker: WorkerSpec,
+    /// How long ended things are kept.
+    pub retention: RetentionSpec,
+    /// What is written to the log.
+    pub log: LogSpec,
+    /// The lanes, in the order of the file; never empty.
+    pub lanes: Vec<LaneSpec>,
+    /// The endpoints, in the order of the file.
+    pub endpoints: Vec<EndpointSpec>,
+}
+
+/// Where jobs are queued.
+#[derive(Debug, Clone)]
+pub struct BrokerSpec {
+    /// `sqlite:PATH`, `amqp(s)://...` or `memory:`; may hold a password.
+    pub url: SecretString,
+}
+
+/// Where jobs' states are kept.
+#[derive(Debug, Clone)]
+pub struct StoreSpec {
+    /// `sqlite:PATH` or `postgres://...`; may hold a password.
+    pub url: SecretString,
+}
+
+/// The worker's own HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpSpec {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Whether it is started at all.
+    pub enabled: bool,
+}
+
+/// How a worker process behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerSpec {
+    /// A worker that has not renewed its heartbeat for this long counts as dead.
+    pub lease: Duration,
+    /// Most time for calls in flight to end after SIGTERM.
+    pub drain_timeout: Duration,
+    /// Workers that a job may take down with it before it is a dead letter.
+    pub poison_after: u32,
+    /// Largest message that is accepted, in bytes.
+    pub max_message_bytes: u64,
+}
+
+/// How long ended things are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetentionSpec {
+    /// Longest time an ended job's row is kept for deduplication, however long the lane's backlog is.
+    pub done_cap: Duration,
+    /// How long dead letters are kept.
+    pub letters: Duration,
+}
+
+/// How the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What is written to the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSpec {
+    /// Its form.
+    pub format: LogFormat,
+    /// A filter such as `info` or `lanes=debug,info`.
+    pub level: String,
+}
+
+/// One lane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneSpec {
+    /// Its name.
+    pub name: LaneName,
+    /// Calls in flight, per worker.
+    pub concurrency: u32,
+    /// Deliveries held unsettled, per worker; at least `concurrency`.
+    pub prefetch: u16,
+    /// Share of every budget that other lanes cannot take, 0 to 1.
+    pub reserve: f64,
+    /// When its jobs are called again.
+    pub retry: RetryPolicy,
+    /// The endpoint of jobs that name none.
+    pub default_endpoint: Option<EndpointName>,
+}
+
+/// One endpoint.
+#[derive(Clone)]
+pub struct EndpointSpec {
+    /// Its name.
+    pub name: EndpointName,
+    /// Where it is.
+    pub url: Url,
+    /// The method of jobs that ask for none.
+    pub default_method: Method,
+    /// Methods that jobs may ask for, beside the default.
+    pub allow_methods: Vec<Method>,
+    /// Patterns of paths that jobs may ask for; empty = the url as it is.
+    pub allow_paths: Vec<String>,
+    /// Most time for a whole call.
+    pub timeout: Duration,
+    /// Most time to get a connection.
+    pub connect_timeout: Duration,
+    /// Sent with every call; the values are marked sensitive.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// What its answers mean.
+    pub rules: EndpointRules,
+    /// Allow addresses of cloud metadata services.
+    pub allow_metadata: bool,
+    /// Never HTTP/2.
+    pub http1_only: bool,
+}
+
+impl fmt::Debug for EndpointSpec {
+    /// Only what cannot be a secret: tokens are found in paths and queries too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointSpec")
+            .field("name", &self.name)
+            .field("host", &self.url.host_str())
+            .finish_non_exhaustive()
+    }
+}

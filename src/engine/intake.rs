@@ -1,0 +1,109 @@
+//! Deliveries in: keeps one session with the broker per lane, due queue first, and starts a new one when it ends.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{FailureWait, LaneContext};
+use crate::broker::{BrokerError, Deliveries, Delivery, QueueSpec, Subscription};
+use crate::job::wire;
+
+/// Most deliveries handed over at a time.
+const HAND_OVER_MAX: usize = 256;
+
+/// What the intake tells its lane.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// Messages as published.
+    Fresh(Vec<Delivery>),
+    /// Messages of the due queue.
+    Due(Vec<Delivery>),
+    /// The session is over: its unsettled deliveries come back by themselves, receipts in hand are void.
+    SessionOver,
+}
+
+/// Runs until `stop`. Ending drops the session at once: what is unsettled goes to other workers now, and what is in
+/// flight here is carried by its row (any copy of a job that has a row may be acked by whoever gets it).
+pub(super) async fn run(ctx: Arc<LaneContext>, arrivals: mpsc::Sender<Arrival>, stop: CancellationToken) {
+    let mut wait = FailureWait::new();
+    let component = format!("lane:{}", ctx.settings.name);
+    while !stop.is_cancelled() {
+        let session = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            session = open(&ctx) => session,
+        };
+        let error = match session {
+            Ok((due, fresh)) => {
+                wait = FailureWait::new();
+                ctx.health.set(&component, Ok(()));
+                tracing::info!(lane = %ctx.settings.name, "consuming");
+                ctx.progress.heard(ctx.clock.now());
+                match consume(&ctx, due, fresh, &arrivals, &stop).await {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        ctx.progress.session_over();
+        ctx.health.set(&component, Err(error.to_string()));
+        tracing::warn!(lane = %ctx.settings.name, %error, "not consuming, will try again");
+        if arrivals.send(Arrival::SessionOver).await.is_err() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = wait.wait(&*ctx.clock) => {}
+        }
+    }
+}
+
+/// The queues of a lane: fresh messages, and released jobs.
+pub fn queues(lane: &crate::job::LaneName) -> [QueueSpec; 2] {
+    [
+        QueueSpec { name: wire::queue(lane), route: wire::route(lane) },
+        QueueSpec { name: wire::due_queue(lane), route: wire::due_route(lane) },
+    ]
+}
+
+type Stream = Box<dyn Deliveries>;
+
+async fn open(ctx: &LaneContext) -> Result<(Stream, Stream), BrokerError> {
+    let lane = &ctx.settings.name;
+    ctx.broker.declare(&queues(lane)).await?;
+    let prefetch = ctx.settings.prefetch;
+    let subscriptions =
+        [Subscription { queue: wire::due_queue(lane), prefetch }, Subscription { queue: wire::queue(lane), prefetch }];
+    let mut streams = ctx.broker.subscribe(&subscriptions).await?.into_iter();
+    match (streams.next(), streams.next()) {
+        (Some(due), Some(fresh)) => Ok((due, fresh)),
+        _ => Err(BrokerError::Refused {
+            address: format!("{:?}", ctx.broker),
+            why: "two subscriptions were asked for and fewer were given".to_owned(),
+        }),
+    }
+}
+
+async fn consume(
+    ctx: &LaneContext,
+    mut due: Stream,
+    mut fresh: Stream,
+    arrivals: &mpsc::Sender<Arrival>,
+    stop: &CancellationToken,
+) -> Result<(), BrokerError> {
+    loop {
+        let arrival = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(()),
+            deliveries = due.next(HAND_OVER_MAX) => Arrival::Due(deliveries?),
+            deliveries = fresh.next(HAND_OVER_MAX) => Arrival::Fresh(deliveries?),
+        };
+        ctx.progress.heard(ctx.clock.now());
+        if arrivals.send(arrival).await.is_err() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! The state machine of one lane: what is in hand, what is owned, what is being called, and what may start next.
+//!
+//! One task owns all of it, so there is no lock and no race; claims, calls and settlements run beside it and report back.
+//! Batches are natural: what is ready goes at once, and the next batch gathers while the last ones are in flight. No timer.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+use super::call::{self, Admitted};
+use super::claim::{self, ClaimResult, Claiming};
+use super::intake::{self, Arrival};
+use super::settle::{self, Closing};
+use super::{InHand, LaneContext, Owned};
+use crate::broker;
+use crate::clock::Timestamp;
+use crate::policy::admit::Suspicion;
+use crate::store::{BATCH_BYTES_MAX, BATCH_MAX};
+
+/// Most claim statements, and most settle statements, of one lane in flight.
+const STATEMENTS_IN_FLIGHT_MAX: usize = 2;
+/// A second statement beside the first has to be worth it: below this size it waits for more to gather.
+const SECOND_STATEMENT_MIN: usize = 64;
+/// Jobs owned or being claimed, per concurrency slot: one set is called while the next is claimed.
+const OWNED_PER_SLOT: usize = 2;
+/// Messages of other tasks that may wait for the lane's task.
+const REPORTS_MAX: usize = 1_024;
+/// Arrivals that may wait for the lane's task; each holds a batch of deliveries, bounded by the prefetch.
+const ARRIVALS_MAX: usize = 16;
+
+/// When a lane has to end.
+#[derive(Debug, Clone)]
+pub(super) struct LaneEnd {
+    /// Take nothing new, finish what is in flight.
+    pub stop: CancellationToken,
+    /// Cut the calls that are still in flight.
+    pub cut: CancellationToken,
+}
+
+/// What the lane's helpers report.
+#[derive(Debug)]
+enum Report {
+    Claimed {
+        asked: usize,
+        result: ClaimResult,
+    },
+    Called {
+        suspect: bool,
+        closing: Box<Closing>,
+    },
+    Closed {
+        again: Vec<InHand>,
+    },
+    /// A helper panicked: a bug. Nothing is known of what it had in hand.
+    Failed,
+}
+
+/// The lane's state.
+struct Lane {
+    ctx: Arc<LaneContext>,
+    end: LaneEnd,
+    reports: mpsc::Sender<Report>,
+    due: VecDeque<InHand>,
+    fresh: VecDeque<InHand>,
+    owned: VecDeque<Owned>,
+    closings: Vec<Closing>,
+    claiming: usize,
+    claims_in_flight: usize,
+    calling: usize,
+    suspect_is_running: bool,
+    settles_in_flight: usize,
+}
+
+/// Runs one lane until it is told to end and everything it owns is settled or given back.
+pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
+    let (arrived, mut arrivals) = mpsc::channel(ARRIVALS_MAX);
+    let (reports, mut reported) = mpsc::channel(REPORTS_MAX);
+    // dropped with this task, so that a lane that dies does not go on taking deliveries
+    let intake = AbortOnDropHandle::new(tokio::spawn(intake::run(Arc::clone(&ctx), arrived, end.stop.clone())));
+    let mut lane = Lane::new(ctx, end, reports);
+    let mut batch = Vec::new();
+    loop {
+        let stopping = lane.end.stop.is_cancelled();
+        tokio::select! {
+            biased;
+            _ = reported.recv_many(&mut batch, REPORTS_MAX) => {}
+            Some(arrival) = arrivals.recv(), if !stopping => lane.arrive(arrival),
+            () = lane.end.stop.cancelled(), if !stopping => {}
+        }
+        for report in batch.drain(..) {
+            lane.take(report);
+        }
+        while let Ok(arrival) = arrivals.try_recv() {
+            lane.arrive(arrival);
+        }
+        if lane.end.stop.is_cancelled() {
+            lane.wind_down();
+        }
+        lane.pump();
+        if lane.end.stop.is_cancelled() && lane.is_empty() {
+            break;
+        }
+    }
+    if let Err(error) = intake.await {
+        tracing::error!(lane = %lane.ctx.settings.name, %error, "the intake task failed");
+    }
+}
+
+impl Lane {
+    fn new(ctx: Arc<LaneContext>, end: LaneEnd, reports: mpsc::Sender<Report>) -> Self {
+        Self {
+            ctx,
+            end,
+            reports,
+            due: VecDeque::new(),
+            fresh: VecDeque::new(),
+            owned: VecDeque::new(),
+            closings: Vec::new(),
+            claiming: 0,
+            claims_in_flight: 0,
+            calling: 0,
+            suspect_is_running: false,
+            settles_in_flight: 0,
+        }
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        let (deliveries, due) = match arrival {
+            Arrival::Due(deliveries) => (deliveries, true),
+            Arrival::Fresh(deliveries) => (deliveries, false),
+            Arrival::SessionOver => {
+                // unclaimed copies come back by themselves; claimed ones are carried by their rows
+                self.due.clear();
+                self.fresh.clear();
+                return;
+            }
+        };
+        for delivery in deliveries {
+            let read = if due { claim::read_due(&self.ctx, delivery) } else { claim::read_fresh(&self.ctx, delivery) };
+            match read {
+                Ok(in_hand) if due => self.due.push_back(in_hand),
+                Ok(in_hand) => self.fresh.push_back(in_hand),
+                Err(closing) => self.closings.push(*closing),
+            }
+        }
+    }
+
+    fn take(&mut self, report: Report) {
+        match report {
+            Report::Claimed { asked, result } => {
+                self.claims_in_flight -= 1;
+                self.claiming -= asked;
+                self.owned.extend(result.owned);
+                self.closings.extend(result.closings);
+            }
+            Report::Called { suspect, closing } => {
+                self.calling -= 1;
+                if suspect {
+                    self.suspect_is_running = false;
+                }
+                self.closings.push(*closing);
+            }
+            Report::Closed { again } => {
+                self.settles_in_flight -= 1;
+                self.due.extend(again);
+            }
+            // the process ends, and whoever is next takes over what this lane owned
+            Report::Failed => panic!("a helper of lane {} panicked", self.ctx.settings.name),
+        }
+    }
+
+    /// The stop: nothing unclaimed is kept, what is owned and not yet called goes back uncounted.
+    fn wind_down(&mut self) {
+        // given back at once: other workers must not wait for the end of our drain
+        let receipts: Vec<_> = self.due.drain(..).chain(self.fresh.drain(..)).map(|in_hand| in_hand.receipt).collect();
+        if !receipts.is_empty() {
+            tokio::spawn(broker::give_back(receipts));
+        }
+        let now = self.ctx.clock.now();
+        let closings = self.owned.drain(..).map(|owned| call::give_back(owned, now, false));
+        self.closings.extend(closings);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.claims_in_flight == 0 && self.calling == 0 && self.settles_in_flight == 0 && self.closings.is_empty()
+    }
+
+    /// Starts whatever may start now.
+    fn pump(&mut self) {
+        self.start_calls();
+        self.start_claims();
+        self.start_settles();
+        self.ctx.telemetry.inflight(&self.ctx.settings.name, self.calling);
+        let busy = !self.is_empty() || !self.due.is_empty() || !self.fresh.is_empty() || !self.owned.is_empty();
+        self.ctx.progress.holds(self.owned.len() + self.calling, busy);
+    }
+
+    fn start_calls(&mut self) {
+        while self.calling < self.ctx.settings.concurrency {
+            let Some(owned) = self.owned.pop_front() else { break };
+            let now = self.ctx.clock.now();
+            match self.admit(owned, now) {
+                Ok(admitted) => self.start_call(admitted),
+                Err(closing) => self.closings.push(*closing),
+            }
+        }
+    }
+
+    fn admit(&self, owned: Owned, now: Timestamp) -> Result<Admitted, Box<Closing>> {
+        let liveness = &self.ctx.liveness;
+        if !liveness.may_call(now) || owned.worker != liveness.worker() {
+            // our lease is, or was, over: whoever took the row over must not find us calling
+            return Err(Box::new(call::give_back(owned, now, false)));
+        }
+        call::check(&self.ctx, owned, self.suspicion())
+    }
+
+    fn suspicion(&self) -> Suspicion {
+        Suspicion { poison_after: self.ctx.settings.poison_after, is_running: self.suspect_is_running }
+    }
+
+    fn start_call(&mut self, admitted: Admitted) {
+        self.calling += 1;
+        let suspect = admitted.is_suspect(self.suspicion());
+        self.suspect_is_running |= suspect;
+        let (ctx, reports, cut) = (Arc::clone(&self.ctx), self.reports.clone(), self.end.cut.clone());
+        help(reports, async move {
+            let closing = Box::new(call::call(ctx, admitted, cut).await);
+            Report::Called { suspect, closing }
+        });
+    }
+
+    fn start_claims(&mut self) {
+        let most = OWNED_PER_SLOT * self.ctx.settings.concurrency;
+        while self.claims_in_flight < STATEMENTS_IN_FLIGHT_MAX {
+            let room = most.saturating_sub(self.claiming + self.owned.len() + self.calling).min(BATCH_MAX);
+            let starving = self.owned.is_empty() && self.calling + self.claiming < self.ctx.settings.concurrency;
+            if room < self.ctx.settings.concurrency / 2 && !starving {
+                return; // slots free up one by one: a claim for each would cost more than the calls
+            }
+            // due first: a released job must not wait behind the backlog
+            let from = if self.due.is_empty() { &mut self.fresh } else { &mut self.due };
+            let batch = take_one_kind(from, room);
+            if batch.is_empty() {
+                return;
+            }
+            self.claims_in_flight += 1;
+            self.claiming += batch.len();
+            let (ctx, reports, asked) = (Arc::clone(&self.ctx), self.reports.clone(), batch.len());
+            help(reports, async move { Report::Claimed { asked, result: claim::claim(&ctx, batch).await } });
+        }
+    }
+
+    fn start_settles(&mut self) {
+        while self.settles_in_flight < STATEMENTS_IN_FLIGHT_MAX && !self.closings.is_empty() {
+            if self.settles_in_flight > 0 && self.closings.len() < SECOND_STATEMENT_MIN {
+                return;
+            }
+            let mut bytes = 0;
+            let fits = |closing: &&Closing| {
+                let before = bytes;
+                bytes += closing.body_bytes();
+                before == 0 || bytes <= BATCH_BYTES_MAX
+            };
+            let count = self.closings.iter().take(BATCH_MAX).take_while(fits).count();
+            let rest = self.closings.split_off(count);
+            let batch = std::mem::replace(&mut self.closings, rest);
+            self.settles_in_flight += 1;
+            let (ctx, reports) = (Arc::clone(&self.ctx), self.reports.clone());
+            help(reports, async move { Report::Closed { again: settle::close(&ctx, batch).await } });
+        }
+    }
+}
+
+/// Takes from the front at most `room` copies of the kind that is in front, so that a batch is one statement.
+fn take_one_kind(from: &mut VecDeque<InHand>, room: usize) -> Vec<Claiming> {
+    let kind = |in_hand: &InHand| matches!(in_hand.copy, super::Copy::Fresh { .. });
+    let Some(first) = from.front().map(kind) else { return Vec::new() };
+    let mut bytes = 0;
+    let fits = |in_hand: &&InHand| {
+        let before = bytes;
+        bytes += in_hand.body_bytes();
+        kind(in_hand) == first && (before == 0 || bytes <= BATCH_BYTES_MAX)
+    };
+    let count = from.iter().take(room).take_while(fits).count();
+    from.drain(..count).map(|in_hand| Claiming { in_hand, token: Uuid::new_v4() }).collect()
+}
+
+/// Runs a piece of work beside the lane's task; its report comes whatever happens to it.
+fn help(reports: mpsc::Sender<Report>, work: impl Future<Output = Report> + Send + 'static) {
+    tokio::spawn(async move {
+        let report = AssertUnwindSafe(work).catch_unwind().await.unwrap_or(Report::Failed);
+        if reports.send(report).await.is_err() {
+            tracing::debug!("a lane ended before its helper reported");
+        }
+    });
+}

@@ -1,0 +1,193 @@
+//! Seam 2: atomic shared state, one narrow trait per role. Returns facts; computes no delay and reads no clock.
+//!
+//! The protocol (states, decision table, guarded updates) is the project's heart; it is explained in ARCHITECTURE.md,
+//! decided by the pure [`decide`] and explored exhaustively by `tests/it/model.rs`.
+
+pub mod decide;
+mod fault;
+mod letter;
+pub mod postgres;
+mod record;
+mod rows;
+pub mod sqlite;
+mod step;
+pub mod transition;
+mod verbs;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::job::LaneName;
+
+pub use rows::*;
+pub use verbs::*;
+
+/// Most entries of one claim or settle batch.
+pub const BATCH_MAX: usize = 500;
+
+/// Most bytes of payload (meta and body) that one batch of claims or letters carries; a batch of one entry may be larger.
+/// Callers keep to it, so that a batch crosses the network and is written well within the bound on every call.
+pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Most rows that one list answers.
+pub const LIST_MAX: usize = 1_000;
+
+/// What can go wrong at a store. Every text names the address without its password.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached or did not answer in time. The outcome of a write is then unknown: send it again.
+    #[error("store {address}: {why}")]
+    Unavailable {
+        /// Where, without credentials.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// One entry of the batch can never be stored (a value out of range, a broken constraint): send the others without it.
+    #[error("store {address} rejects an entry: {why}")]
+    Rejected {
+        /// Where, without credentials.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// It answered with an error that sending again will not cure by itself (schema missing, permission, bug): an
+    /// operator may. Wait for that; the jobs are healthy.
+    #[error("store {address} failed: {why}")]
+    Failed {
+        /// Where, without credentials.
+        address: String,
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
+/// Short form of a store's answer.
+pub type StoreResult<T> = Result<T, StoreError>;
+
+/// Claiming, settling, releasing: what the engine lives on.
+///
+/// Every call is bounded in time by the backend. A call whose answer was lost may be sent again unchanged.
+#[async_trait]
+pub trait JobStore: Send + Sync + fmt::Debug {
+    /// Decides about fresh messages, in one transaction; answers in the order of `claims`, which may hold equal keys.
+    /// At most [`BATCH_MAX`]. A batch never mixes lanes.
+    async fn claim_fresh(&self, ctx: ClaimContext, claims: &[FreshClaim]) -> StoreResult<Vec<Claimed>>;
+
+    /// Decides about wake-ups; answers in the order of `claims`.
+    async fn claim_woken(&self, ctx: ClaimContext, claims: &[WokenClaim]) -> StoreResult<Vec<Claimed>>;
+
+    /// Settles claims, journal and letters included, in one transaction; answers in order.
+    async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> StoreResult<Vec<Settled>>;
+
+    /// Marks waiting rows of `lane` that are due as `queued`, oldest due first, at most `limit`, and only while fewer
+    /// than `queued_max` rows of the lane are queued. Followers and replays only when nobody alive holds their key, one
+    /// per key. Committed when this returns: publish the wake-ups then.
+    async fn release(&self, lane: &LaneName, now: Timestamp, limit: usize, queued_max: usize)
+    -> StoreResult<Vec<Wake>>;
+
+    /// The earliest time at which a waiting row of `lane` that could be released will be due.
+    async fn next_due(&self, lane: &LaneName) -> StoreResult<Option<Timestamp>>;
+
+    /// Marks `queued` rows of `lane` released before `released_before` as released `now`: publish their wake-ups again.
+    async fn sweep_queued(
+        &self,
+        lane: &LaneName,
+        now: Timestamp,
+        released_before: Timestamp,
+        limit: usize,
+    ) -> StoreResult<Vec<Wake>>;
+
+    /// Gives back `run` rows whose worker is not registered (any more): `queued`, `effect_possible`, takeovers + 1; a row
+    /// that reaches `poison_after` takeovers becomes a dead letter instead. Reads the whole table, chunk by chunk, each
+    /// bounded by itself: call it when a worker was buried, and now and then for claims that a zombie committed afterwards.
+    async fn sweep_run(&self, now: Timestamp, poison_after: u32, limit: usize) -> StoreResult<Vec<TakenOver>>;
+
+    /// Puts a dead letter back to work: `waiting` (replay), generation + 1, attempt 0, not holding its key.
+    async fn replay(&self, instance: Uuid, now: Timestamp) -> StoreResult<Replayed>;
+
+    /// Cancels a job that is not running; asks a running one not to be called again.
+    async fn cancel(&self, instance: Uuid, now: Timestamp) -> StoreResult<CancelAnswer>;
+
+    /// Raises the mark of `lane` for the minute of `now`: the highest publish time claimed so far.
+    async fn raise_mark(&self, lane: &LaneName, now: Timestamp, published_at: Timestamp) -> StoreResult<()>;
+
+    /// The mark of `lane` as it was `minutes` consuming minutes ago; `None` while there is no such history.
+    async fn mark(&self, lane: &LaneName, minutes: u32) -> StoreResult<Option<Timestamp>>;
+
+    /// Removes one chunk of ended rows of `lane`; a row whose key has followers or replays alive stays.
+    async fn purge(&self, lane: &LaneName, retention: Retention) -> StoreResult<Purged>;
+}
+
+/// Who is alive.
+#[async_trait]
+pub trait WorkerStore: Send + Sync + fmt::Debug {
+    /// Registers a worker.
+    async fn register(&self, name: &str, lanes: &str, now: Timestamp) -> StoreResult<WorkerId>;
+
+    /// Renews its sign of life; false = it was declared dead meanwhile: register again, its claims are lost.
+    async fn heartbeat(&self, worker: WorkerId, now: Timestamp) -> StoreResult<bool>;
+
+    /// Leaves in order.
+    async fn deregister(&self, worker: WorkerId) -> StoreResult<()>;
+
+    /// Declares dead who has not been heard of since `before`; answers how many were. `except` is the caller, which
+    /// knows of itself that it is alive.
+    async fn bury_workers(&self, before: Timestamp, except: WorkerId) -> StoreResult<u64>;
+
+    /// All workers that are registered.
+    async fn workers(&self) -> StoreResult<Vec<WorkerRow>>;
+}
+
+/// Dead letters.
+#[async_trait]
+pub trait LetterStore: Send + Sync + fmt::Debug {
+    /// Takes messages that never were jobs; the same one twice is one letter with more copies.
+    async fn bury(&self, letters: &[RawLetter]) -> StoreResult<()>;
+
+    /// Newest first.
+    async fn letters(&self, filter: &LetterFilter) -> StoreResult<Vec<Letter>>;
+
+    /// One letter with its bytes; `None` when there is none.
+    async fn letter(&self, instance: Uuid) -> StoreResult<Option<RawLetter>>;
+
+    /// Deletes one letter; false = there was none.
+    async fn discard(&self, instance: Uuid) -> StoreResult<bool>;
+
+    /// Letters by lane.
+    async fn letter_counts(&self) -> StoreResult<Vec<(LaneName, u64)>>;
+
+    /// Deletes letters that died before `before`, at most `limit`; answers how many.
+    async fn purge_letters(&self, before: Timestamp, limit: usize) -> StoreResult<u64>;
+}
+
+/// What people and metrics look at.
+#[async_trait]
+pub trait ReadingStore: Send + Sync + fmt::Debug {
+    /// The store's own clock.
+    async fn time(&self) -> StoreResult<Timestamp>;
+
+    /// Settings of the server that weaken a promise, as sentences for the log. Empty = none.
+    async fn warnings(&self) -> StoreResult<Vec<String>>;
+
+    /// Rows that wait or are queued, by lane, state and reason. Running ones are not counted: no index may name what a
+    /// settlement changes, so counting them would mean reading every row; workers know what they run.
+    async fn state_counts(&self) -> StoreResult<Vec<StateCount>>;
+
+    /// Rows, newest publish first.
+    async fn jobs(&self, filter: &JobFilter) -> StoreResult<Vec<JobRow>>;
+
+    /// One row by its handle; `None` when there is none.
+    async fn job(&self, instance: Uuid) -> StoreResult<Option<JobRow>>;
+
+    /// The journal of a job, oldest first.
+    async fn attempts(&self, instance: Uuid) -> StoreResult<Vec<AttemptRecord>>;
+}
+
+/// A whole store.
+pub trait Store: JobStore + WorkerStore + LetterStore + ReadingStore {}
+
+impl<T: JobStore + WorkerStore + LetterStore + ReadingStore> Store for T {}

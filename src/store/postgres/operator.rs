@@ -1,0 +1,64 @@
+//! What an operator asks for: replay a dead letter, cancel a job.
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::rows::{self, Table};
+use super::{begin, letters};
+use crate::clock::Timestamp;
+use crate::job::DedupKey;
+use crate::store::fault::{Answer, Fault};
+use crate::store::{CancelAnswer, Replayed, transition};
+
+pub async fn replay(pool: &PgPool, instance: Uuid, now: Timestamp) -> Answer<Replayed> {
+    let mut tx = begin(pool).await?;
+    let Some(letter) = letters::full(&mut tx, instance).await? else { return Ok(Replayed::NotFound) };
+    if letter.shown.raw {
+        return Ok(Replayed::Raw(Box::new(letter.raw_letter()?)));
+    }
+    let (died, job) = letter.job()?;
+    let key = DedupKey::of(&job.lane, &job.tenant, &job.id);
+    let of_key = rows::lock(&mut tx, [key]).await?.remove(&key).unwrap_or_default();
+    let kept = of_key.rows.iter().find(|row| row.instance == instance);
+    let Some(after) = transition::replay(kept.unwrap_or(&died), now) else {
+        // its row was forgotten, then a late copy of the message ran: the letter is out of date, discard is all that is left
+        return Ok(Replayed::NotFound);
+    };
+    if kept.is_some() {
+        let table = of_key.table_of(instance);
+        rows::write(&mut tx, table, &[(key, after)]).await?;
+        rows::restore(&mut tx, table, instance, &job.payload.meta, &job.payload.body).await?;
+    } else {
+        let table = if of_key.hot.is_none() { Table::Hot } else { Table::Side };
+        let parts = rows::JobParts {
+            key,
+            lane: job.lane.as_str(),
+            tenant: job.tenant.as_str(),
+            id: job.id.as_str(),
+            endpoint: job.endpoint.as_str(),
+            meta: &job.payload.meta,
+            body: &job.payload.body,
+        };
+        if !rows::insert(&mut tx, table, &after, parts).await? {
+            return Err(Fault::Contended);
+        }
+    }
+    letters::remove(&mut tx, instance).await?;
+    tx.commit().await?;
+    Ok(Replayed::Waiting(after.generation))
+}
+
+pub async fn cancel(pool: &PgPool, instance: Uuid, now: Timestamp) -> Answer<CancelAnswer> {
+    let mut tx = begin(pool).await?;
+    let Some(key) = rows::key_of(&mut tx, instance).await? else { return Ok(CancelAnswer::NotFound) };
+    let of_key = rows::lock(&mut tx, [key]).await?.remove(&key).unwrap_or_default();
+    let Some(row) = of_key.rows.iter().find(|row| row.instance == instance) else {
+        return Ok(CancelAnswer::NotFound);
+    };
+    let (answer, after) = transition::cancel(row, now);
+    if let Some(after) = after {
+        rows::write(&mut tx, of_key.table_of(instance), &[(key, after)]).await?;
+        tx.commit().await?;
+    }
+    Ok(answer)
+}

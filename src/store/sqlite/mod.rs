@@ -1,0 +1,189 @@
+//! The embedded store: one SQLite file, one writer, every role in one transaction each.
+
+mod claims;
+mod letters;
+mod operator;
+mod readings;
+mod release;
+mod retention;
+mod rows;
+mod settle;
+mod sweep;
+mod workers;
+
+use async_trait::async_trait;
+use sqlx::{Sqlite as Dialect, Transaction};
+use uuid::Uuid;
+
+use super::fault::{Answer, bounded};
+use super::{
+    AttemptRecord, CancelAnswer, ClaimContext, Claimed, FreshClaim, JobFilter, JobRow, JobStore, Letter, LetterFilter,
+    LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, StateCount, StoreResult,
+    TakenOver, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+};
+use crate::clock::Timestamp;
+use crate::db::Sqlite;
+use crate::job::LaneName;
+
+/// A store in an SQLite file.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    db: Sqlite,
+}
+
+impl SqliteStore {
+    /// A store in an open file.
+    pub fn new(db: Sqlite) -> Self {
+        Self { db }
+    }
+
+    async fn run<T>(&self, what: &'static str, call: impl Future<Output = Answer<T>> + Send) -> StoreResult<T> {
+        bounded(&self.db.address, what, call).await
+    }
+}
+
+/// Begins a transaction that writes; takes the file's write lock at once.
+async fn begin(db: &Sqlite) -> Answer<Transaction<'static, Dialect>> {
+    // boxed: this future is large, and it is part of every other one
+    Ok(Box::pin(db.write.begin_with("BEGIN IMMEDIATE")).await?)
+}
+
+#[async_trait]
+impl JobStore for SqliteStore {
+    async fn claim_fresh(&self, ctx: ClaimContext, claims: &[FreshClaim]) -> StoreResult<Vec<Claimed>> {
+        self.run("claim", claims::fresh(&self.db, &ctx, claims)).await
+    }
+
+    async fn claim_woken(&self, ctx: ClaimContext, claims: &[WokenClaim]) -> StoreResult<Vec<Claimed>> {
+        self.run("claim by wake-up", claims::woken(&self.db, &ctx, claims)).await
+    }
+
+    async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> StoreResult<Vec<Settled>> {
+        self.run("settle", settle::settle(&self.db, now, settlements)).await
+    }
+
+    async fn release(
+        &self,
+        lane: &LaneName,
+        now: Timestamp,
+        limit: usize,
+        queued_max: usize,
+    ) -> StoreResult<Vec<Wake>> {
+        self.run("release", release::release(&self.db, lane, now, limit, queued_max)).await
+    }
+
+    async fn next_due(&self, lane: &LaneName) -> StoreResult<Option<Timestamp>> {
+        self.run("next due", release::next_due(&self.db, lane)).await
+    }
+
+    async fn sweep_queued(
+        &self,
+        lane: &LaneName,
+        now: Timestamp,
+        released_before: Timestamp,
+        limit: usize,
+    ) -> StoreResult<Vec<Wake>> {
+        self.run("sweep queued", sweep::queued(&self.db, lane, now, released_before, limit)).await
+    }
+
+    async fn sweep_run(&self, now: Timestamp, poison_after: u32, limit: usize) -> StoreResult<Vec<TakenOver>> {
+        self.run("sweep run", sweep::run(&self.db, now, poison_after, limit)).await
+    }
+
+    async fn replay(&self, instance: Uuid, now: Timestamp) -> StoreResult<Replayed> {
+        self.run("replay", operator::replay(&self.db, instance, now)).await
+    }
+
+    async fn cancel(&self, instance: Uuid, now: Timestamp) -> StoreResult<CancelAnswer> {
+        self.run("cancel", operator::cancel(&self.db, instance, now)).await
+    }
+
+    async fn raise_mark(&self, lane: &LaneName, now: Timestamp, published_at: Timestamp) -> StoreResult<()> {
+        self.run("raise mark", retention::raise_mark(&self.db, lane, now, published_at)).await
+    }
+
+    async fn mark(&self, lane: &LaneName, minutes: u32) -> StoreResult<Option<Timestamp>> {
+        self.run("mark", retention::mark(&self.db, lane, minutes)).await
+    }
+
+    async fn purge(&self, lane: &LaneName, retention: Retention) -> StoreResult<Purged> {
+        self.run("purge", retention::purge(&self.db, lane, &retention)).await
+    }
+}
+
+#[async_trait]
+impl WorkerStore for SqliteStore {
+    async fn register(&self, name: &str, lanes: &str, now: Timestamp) -> StoreResult<WorkerId> {
+        self.run("register", workers::register(&self.db, name, lanes, now)).await
+    }
+
+    async fn heartbeat(&self, worker: WorkerId, now: Timestamp) -> StoreResult<bool> {
+        self.run("heartbeat", workers::heartbeat(&self.db, worker, now)).await
+    }
+
+    async fn deregister(&self, worker: WorkerId) -> StoreResult<()> {
+        self.run("deregister", workers::deregister(&self.db, worker)).await
+    }
+
+    async fn bury_workers(&self, before: Timestamp, except: WorkerId) -> StoreResult<u64> {
+        self.run("bury workers", workers::bury(&self.db, before, except)).await
+    }
+
+    async fn workers(&self) -> StoreResult<Vec<WorkerRow>> {
+        self.run("workers", workers::list(&self.db)).await
+    }
+}
+
+#[async_trait]
+impl LetterStore for SqliteStore {
+    async fn bury(&self, letters: &[RawLetter]) -> StoreResult<()> {
+        self.run("bury", letters::bury(&self.db, letters)).await
+    }
+
+    async fn letters(&self, filter: &LetterFilter) -> StoreResult<Vec<Letter>> {
+        self.run("letters", letters::list(&self.db, filter)).await
+    }
+
+    async fn letter(&self, instance: Uuid) -> StoreResult<Option<RawLetter>> {
+        self.run("letter", letters::get(&self.db, instance)).await
+    }
+
+    async fn discard(&self, instance: Uuid) -> StoreResult<bool> {
+        self.run("discard", letters::discard(&self.db, instance)).await
+    }
+
+    async fn letter_counts(&self) -> StoreResult<Vec<(LaneName, u64)>> {
+        self.run("letter counts", letters::counts(&self.db)).await
+    }
+
+    async fn purge_letters(&self, before: Timestamp, limit: usize) -> StoreResult<u64> {
+        self.run("purge letters", letters::purge(&self.db, before, limit)).await
+    }
+}
+
+#[async_trait]
+impl ReadingStore for SqliteStore {
+    async fn time(&self) -> StoreResult<Timestamp> {
+        self.run("time", readings::time(&self.db)).await
+    }
+
+    async fn warnings(&self) -> StoreResult<Vec<String>> {
+        self.run("warnings", readings::warnings(&self.db)).await
+    }
+
+    async fn state_counts(&self) -> StoreResult<Vec<StateCount>> {
+        self.run("state counts", readings::state_counts(&self.db)).await
+    }
+
+    async fn jobs(&self, filter: &JobFilter) -> StoreResult<Vec<JobRow>> {
+        self.run("jobs", readings::jobs(&self.db, filter)).await
+    }
+
+    async fn job(&self, instance: Uuid) -> StoreResult<Option<JobRow>> {
+        self.run("job", readings::job(&self.db, instance)).await
+    }
+
+    async fn attempts(&self, instance: Uuid) -> StoreResult<Vec<AttemptRecord>> {
+        self.run("attempts", readings::attempts(&self.db, instance)).await
+    }
+}

@@ -1,0 +1,53 @@
+//! What an operator asks for: replay a dead letter, cancel a job.
+
+use uuid::Uuid;
+
+use super::{begin, letters, rows};
+use crate::clock::Timestamp;
+use crate::db::Sqlite;
+use crate::job::DedupKey;
+use crate::store::fault::Answer;
+use crate::store::{CancelAnswer, Replayed, transition};
+
+pub async fn replay(db: &Sqlite, instance: Uuid, now: Timestamp) -> Answer<Replayed> {
+    let mut tx = begin(db).await?;
+    let Some(letter) = letters::full(&mut tx, instance).await? else { return Ok(Replayed::NotFound) };
+    if letter.shown.raw {
+        return Ok(Replayed::Raw(Box::new(letter.raw_letter()?)));
+    }
+    let (died, job) = letter.job()?;
+    let kept = rows::get(&mut tx, instance).await?.map(|record| record.row()).transpose()?;
+    let Some(after) = transition::replay(kept.as_ref().unwrap_or(&died), now) else {
+        // its row was forgotten, then a late copy of the message ran: the letter is out of date, discard is all that is left
+        return Ok(Replayed::NotFound);
+    };
+    if kept.is_some() {
+        rows::write(&mut tx, &after).await?;
+        rows::restore(&mut tx, instance, &job.payload.meta, &job.payload.body).await?;
+    } else {
+        let parts = rows::JobParts {
+            key: DedupKey::of(&job.lane, &job.tenant, &job.id),
+            lane: job.lane.as_str(),
+            tenant: job.tenant.as_str(),
+            id: job.id.as_str(),
+            endpoint: job.endpoint.as_str(),
+            meta: &job.payload.meta,
+            body: &job.payload.body,
+        };
+        rows::insert(&mut tx, &after, parts).await?;
+    }
+    letters::remove(&mut tx, instance).await?;
+    tx.commit().await?;
+    Ok(Replayed::Waiting(after.generation))
+}
+
+pub async fn cancel(db: &Sqlite, instance: Uuid, now: Timestamp) -> Answer<CancelAnswer> {
+    let mut tx = begin(db).await?;
+    let Some(record) = rows::get(&mut tx, instance).await? else { return Ok(CancelAnswer::NotFound) };
+    let (answer, after) = transition::cancel(&record.row()?, now);
+    if let Some(after) = after {
+        rows::write(&mut tx, &after).await?;
+        tx.commit().await?;
+    }
+    Ok(answer)
+}

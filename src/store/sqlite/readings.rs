@@ -1,0 +1,77 @@
+//! What people and metrics look at.
+
+use uuid::Uuid;
+
+use crate::clock::Timestamp;
+use crate::db::Sqlite;
+use crate::job::{EndpointName, LaneName, Tenant};
+use crate::store::fault::{Answer, free_text, limit};
+use crate::store::letter::{AttemptRow, attempt_columns};
+use crate::store::record::{CountRecord, JobRecord, job_columns};
+use crate::store::{AttemptRecord, JobFilter, JobRow, LIST_MAX, State, StateCount};
+
+const TIME: &str = "SELECT CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)";
+const JOURNAL_MODE: &str = "PRAGMA journal_mode";
+const SYNCHRONOUS: &str = "PRAGMA synchronous";
+const STATE_COUNTS: &str = "\
+    SELECT lane, state, reason, count(*) AS jobs, min(published_at) AS oldest, min(resume_at) AS next FROM (
+        SELECT lane, state, reason, published_at, resume_at FROM jobs WHERE resume_at IS NOT NULL
+        UNION ALL SELECT lane, state, reason, published_at, resume_at FROM jobs WHERE released_at IS NOT NULL)
+    GROUP BY lane, state, reason ORDER BY lane, state, reason";
+const JOBS: &str = concat!(
+    "SELECT ",
+    job_columns!(),
+    " FROM jobs WHERE (?1 IS NULL OR lane = ?1) AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR endpoint = ?3)
+        AND (?4 IS NULL OR state = ?4) AND (?5 IS NULL OR reason = ?5) AND (?6 IS NULL OR id = ?6)
+    ORDER BY published_at DESC, instance DESC LIMIT ?7"
+);
+const JOB: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE instance = ?1");
+const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM attempts WHERE instance = ?1 ORDER BY seq");
+
+pub async fn time(db: &Sqlite) -> Answer<Timestamp> {
+    Ok(Timestamp::from_micros(sqlx::query_scalar(TIME).fetch_one(&db.read).await?))
+}
+
+pub async fn warnings(db: &Sqlite) -> Answer<Vec<String>> {
+    let mut warnings = Vec::new();
+    let mode: String = sqlx::query_scalar(JOURNAL_MODE).fetch_one(&db.write).await?;
+    if mode != "wal" {
+        warnings.push(format!(
+            "the file can't use a write-ahead log (journal mode {mode}): readers and writers will wait for each other"
+        ));
+    }
+    let synchronous: i64 = sqlx::query_scalar(SYNCHRONOUS).fetch_one(&db.write).await?;
+    if synchronous < 2 {
+        warnings.push("synchronous is below FULL: a power failure can lose the last commits".to_owned());
+    }
+    Ok(warnings)
+}
+
+pub async fn state_counts(db: &Sqlite) -> Answer<Vec<StateCount>> {
+    let counts: Vec<CountRecord> = sqlx::query_as(STATE_COUNTS).fetch_all(&db.read).await?;
+    counts.into_iter().map(CountRecord::state_count).collect()
+}
+
+pub async fn jobs(db: &Sqlite, filter: &JobFilter) -> Answer<Vec<JobRow>> {
+    let records: Vec<JobRecord> = sqlx::query_as(JOBS)
+        .bind(filter.lane.as_ref().map(LaneName::as_str))
+        .bind(filter.tenant.as_ref().map(Tenant::as_str))
+        .bind(filter.endpoint.as_ref().map(EndpointName::as_str))
+        .bind(filter.state.map(State::code))
+        .bind(filter.reason.as_deref().map(free_text))
+        .bind(filter.id.as_deref().map(free_text))
+        .bind(limit(filter.limit.min(LIST_MAX)))
+        .fetch_all(&db.read)
+        .await?;
+    records.iter().map(JobRecord::job_row).collect()
+}
+
+pub async fn job(db: &Sqlite, instance: Uuid) -> Answer<Option<JobRow>> {
+    let record: Option<JobRecord> = sqlx::query_as(JOB).bind(instance).fetch_optional(&db.read).await?;
+    record.map(|record| record.job_row()).transpose()
+}
+
+pub async fn attempts(db: &Sqlite, instance: Uuid) -> Answer<Vec<AttemptRecord>> {
+    let rows: Vec<AttemptRow> = sqlx::query_as(ATTEMPTS).bind(instance).fetch_all(&db.read).await?;
+    rows.into_iter().map(AttemptRow::record).collect()
+}

@@ -1,0 +1,22 @@
+//! The flow from publish to ack, as a user would describe it, on every backend.
+
+pub mod rig;
+mod dedup;
+mod faults;
+mod lanes_apart;
+mod retry;
+
+/// Runs each test on the embedded default and on RabbitMQ with PostgreSQL, with identical expectations.
+macro_rules! on_every_backend {
+    ($($name:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(crate::flow::rig::Backend::Sqlite).await; })*
+        }
+        mod rabbit_postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() { super::$name(crate::flow::rig::Backend::Rabbit).await; })*
+        }
+    };
+}
+pub(crate) use on_every_backend;

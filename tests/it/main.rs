@@ -1,0 +1,20 @@
+//! The integration tests, one binary.
+
+mod arch;
+mod cli;
+mod compose;
+mod config;
+mod crash;
+mod demo;
+mod deps;
+mod dispatch;
+mod docs;
+mod flow;
+mod foreign;
+mod history;
+mod http;
+mod library;
+mod model;
+mod services;
+mod suite;
+mod telemetry;

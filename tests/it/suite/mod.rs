@@ -1,0 +1,5 @@
+//! Conformance suites: one per seam, run against every backend.
+
+mod broker;
+mod store;
+mod store_random;
