@@ -87,7 +87,9 @@ pub fn run_worker<'a>(
             let sources = Sources { metrics: Arc::new(move || render.render()), health: health.clone() };
             tokio::spawn(server.run(status::router(sources), over.clone()));
         }
-        let dispatch = HttpDispatch::new(specs.endpoints.iter().map(target).collect(), Arc::clone(&shared))?;
+        let connections = specs.lanes.iter().map(|lane| lane.concurrency as usize).max().unwrap_or_default();
+        let targets = specs.endpoints.iter().map(|endpoint| target(endpoint, connections)).collect();
+        let dispatch = HttpDispatch::new(targets, Arc::clone(&shared))?;
         let assembly = Assembly {
             settings,
             broker: open_broker(specs, &shared).await?,
@@ -264,7 +266,8 @@ fn endpoint_settings(spec: &EndpointSpec) -> EndpointSettings {
     EndpointSettings { rules: spec.rules.clone(), timeout: spec.timeout }
 }
 
-fn target(spec: &EndpointSpec) -> Target {
+/// A lane keeps a connection for each of its calls: fewer, and a full lane would open some anew all the time.
+fn target(spec: &EndpointSpec, connections_idle_max: usize) -> Target {
     Target {
         name: spec.name.clone(),
         url: spec.url.clone(),
@@ -277,6 +280,7 @@ fn target(spec: &EndpointSpec) -> Target {
         keep_body_of_2xx: spec.rules.needs_body_of_2xx(),
         allow_metadata: spec.allow_metadata,
         http1_only: spec.http1_only,
+        connections_idle_max,
         ..Target::new(spec.name.clone(), spec.url.clone())
     }
 }

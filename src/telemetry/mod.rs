@@ -25,7 +25,7 @@ use crate::job::{EndpointName, Job, LaneName};
 /// States of `lanes_queue_jobs`, in the order of [`QueueReading`].
 const QUEUE_STATES: [&str; 4] = ["ready", "running", "waiting", "queued"];
 /// How often [`PrometheusHandle::run_upkeep`] has to be called, or samples pile up until the next scrape.
-pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where everything is told. Cheap to clone; never asked.
 #[derive(Clone)]

@@ -23,6 +23,12 @@ const MAX_WAITS_PER_ATTEMPT: u32 = 12;
 /// Longest wait for the broker's goodbye.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The purpose of the connection that messages are published on.
+pub(super) const PUBLISHING: &str = "publishing";
+/// Largest frame of that connection unless the url says `frame_max`: the client keeps room for 64 of them. Bodies take many
+/// frames, properties and headers of a message have to fit one. A consumer has to take whatever others have published.
+const PUBLISHING_FRAME_MAX: u32 = 32 * 1024;
+
 /// A connection with one purpose.
 pub(super) struct Link {
     purpose: &'static str,
@@ -250,7 +256,11 @@ async fn dial(address: Arc<Address>, purpose: &'static str) -> lapin::Result<Con
     }
     let name = format!("lanes {purpose} ({})", std::process::id());
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    Connection::connect_uri(address.uri(), properties).await
+    let mut uri = address.uri();
+    if purpose == PUBLISHING {
+        uri.query.frame_max.get_or_insert(PUBLISHING_FRAME_MAX);
+    }
+    Connection::connect_uri(uri, properties).await
 }
 
 /// A connection of one's own, for a purpose that ends it.

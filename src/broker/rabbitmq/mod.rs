@@ -49,7 +49,7 @@ impl RabbitMq {
         let address = Arc::new(Address::parse(url, limits.connect_timeout)?);
         let consuming = Link::new("consuming", address.clone(), limits, clock.clone());
         let burying = Link::new("burying", address.clone(), limits, clock.clone());
-        let publishing = Link::new("publishing", address.clone(), limits, clock);
+        let publishing = Link::new(link::PUBLISHING, address.clone(), limits, clock);
         let publisher = Publisher::new(publishing.clone(), address.clone(), limits);
         let quarantine = Arc::new(Quarantine::new(address.clone(), limits));
         Ok(Self { address, limits, consuming, burying, publishing, publisher, quarantine })
