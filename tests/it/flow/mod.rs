@@ -1,9 +1,12 @@
 //! The flow from publish to ack, as a user would describe it, on every backend.
 
 pub mod rig;
+mod weather;
 mod dedup;
 mod faults;
 mod lanes_apart;
+mod liveness;
+mod outage;
 mod retry;
 
 /// Runs each test on the embedded default and on RabbitMQ with PostgreSQL, with identical expectations.
