@@ -8,6 +8,7 @@ mod lanes_apart;
 mod liveness;
 mod outage;
 mod retry;
+mod stopping;
 
 /// Runs each test on the embedded default and on RabbitMQ with PostgreSQL, with identical expectations.
 macro_rules! on_every_backend {

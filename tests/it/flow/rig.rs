@@ -237,6 +237,11 @@ impl Running {
         within(PATIENCE, self.task).await.expect("ends in time").expect("does not panic").expect("no part failed");
     }
 
+    /// Waits until it ends because a part of it failed.
+    pub async fn failed(self) -> WorkerFailed {
+        within(PATIENCE, self.task).await.expect("ends in time").expect("does not panic").expect_err("a part failed")
+    }
+
     /// Dies without a word, as far as one process can play that: every task of it is dropped.
     pub fn abort(self) {
         self.task.abort();
