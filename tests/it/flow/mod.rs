@@ -2,6 +2,7 @@
 
 pub mod rig;
 mod weather;
+mod batches;
 mod dedup;
 mod faults;
 mod lanes_apart;
