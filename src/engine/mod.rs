@@ -300,4 +300,21 @@ mod tests {
         heard(45);
         assert!(steady(45));
     }
+
+    #[test]
+    fn only_a_lane_that_consumes_has_a_mark() {
+        let (progress, slack) = (Progress::default(), Duration::from_mins(2));
+        let mark = |seconds| progress.mark(at(seconds), slack);
+        assert_eq!(mark(1_000), None, "no session yet");
+        progress.heard(at(1_000));
+        assert_eq!(mark(1_059), None, "nothing claimed yet, and not idle for a minute");
+        assert_eq!(mark(1_060), Some(at(940)), "idle: everything is consumed, but for what is on its way");
+        progress.claimed(at(500));
+        progress.claimed(at(400));
+        progress.holds(1, true);
+        assert_eq!(mark(9_000), Some(at(500)), "with work in hand only what was claimed is known");
+        progress.holds(0, false);
+        progress.session_over();
+        assert_eq!(mark(9_000), None, "cut off from the broker is not idle");
+    }
 }

@@ -5,6 +5,7 @@ mod weather;
 mod batches;
 mod dedup;
 mod faults;
+mod forgetting;
 mod lanes_apart;
 mod liveness;
 mod outage;
