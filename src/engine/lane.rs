@@ -87,12 +87,17 @@ pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
     let intake = AbortOnDropHandle::new(tokio::spawn(intake::run(Arc::clone(&ctx), arrived, end.stop.clone())));
     let mut lane = Lane::new(ctx, end, reports);
     let mut batch = Vec::new();
+    let mut intake_is_over = false;
     loop {
         let stopping = lane.end.stop.is_cancelled();
         tokio::select! {
             biased;
             _ = reported.recv_many(&mut batch, REPORTS_MAX) => {}
-            Some(arrival) = arrivals.recv(), if !stopping => lane.arrive(arrival),
+            // after the stop too: what the intake was just handing over is given back, not kept until the last call ends
+            arrival = arrivals.recv(), if !intake_is_over => match arrival {
+                Some(arrival) => lane.arrive(arrival),
+                None => intake_is_over = true,
+            },
             () = lane.end.stop.cancelled(), if !stopping => {}
         }
         for report in batch.drain(..) {
@@ -103,6 +108,9 @@ pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
         }
         if lane.end.stop.is_cancelled() {
             lane.wind_down();
+        } else {
+            // a lane that is given nothing any more must not look as if it had nothing to do
+            assert!(!intake_is_over, "the intake of lane {} ended before the stop", lane.ctx.settings.name);
         }
         lane.pump();
         if lane.end.stop.is_cancelled() && lane.is_empty() {

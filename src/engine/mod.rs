@@ -229,8 +229,30 @@ impl FailureWait {
     }
 }
 
-/// Repeats a store operation until it is answered. Sending it again unchanged is safe by the store's contract.
+/// Repeats a store operation that nothing can be wrong with until it is answered.
 async fn until_answered<T, F>(ctx: &LaneContext, operation: &'static str, mut send: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut wait = FailureWait::new();
+    loop {
+        match until_decided(ctx, operation, &mut send).await {
+            Ok(answer) => return answer,
+            Err(why) => {
+                tracing::error!(lane = %ctx.settings.name, operation, why, "the store rejects it, trying again");
+                wait.wait(&*ctx.clock).await;
+            }
+        }
+    }
+}
+
+/// Repeats a store operation until the store takes it, or rejects an entry of it (`Err` says why). Sending it again
+/// unchanged is safe by the store's contract.
+async fn until_decided<T, F>(
+    ctx: &LaneContext,
+    operation: &'static str,
+    mut send: impl FnMut() -> F,
+) -> Result<T, String>
 where
     F: Future<Output = Result<T, StoreError>>,
 {
@@ -240,11 +262,59 @@ where
         let answer = send().await;
         ctx.telemetry.store_operation(operation, ctx.clock.now().since(asked_at), answer.is_ok());
         match answer {
-            Ok(answer) => return answer,
+            Ok(answer) => return Ok(answer),
+            Err(StoreError::Rejected { why, .. }) => return Err(why),
             Err(error) => {
                 tracing::warn!(lane = %ctx.settings.name, operation, %error, "the store failed, trying again");
                 wait.wait(&*ctx.clock).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_secs(seconds)
+    }
+
+    #[test]
+    fn only_the_steady_bury() {
+        let worker = WorkerId(1);
+        let liveness = Liveness::new(worker, at(0), Duration::from_secs(15));
+        let heard = |seconds| liveness.heard(worker, at(seconds));
+        let steady = |seconds| liveness.may_bury(at(seconds));
+        heard(5);
+        assert!(!steady(9), "it has just begun: who was silent before may be back in a moment");
+        heard(10);
+        assert!(steady(10));
+        heard(20);
+        assert!(steady(20), "one heartbeat that failed is no outage");
+        assert!(steady(34));
+        assert!(!steady(35), "its lease is over: it may be the dead one");
+        heard(35);
+        assert!(!steady(35) && !steady(44), "after an outage everybody was silent");
+        heard(40);
+        heard(45);
+        assert!(steady(45));
+    }
+
+    #[test]
+    fn only_a_lane_that_consumes_has_a_mark() {
+        let (progress, slack) = (Progress::default(), Duration::from_mins(2));
+        let mark = |seconds| progress.mark(at(seconds), slack);
+        assert_eq!(mark(1_000), None, "no session yet");
+        progress.heard(at(1_000));
+        assert_eq!(mark(1_059), None, "nothing claimed yet, and not idle for a minute");
+        assert_eq!(mark(1_060), Some(at(940)), "idle: everything is consumed, but for what is on its way");
+        progress.claimed(at(500));
+        progress.claimed(at(400));
+        progress.holds(1, true);
+        assert_eq!(mark(9_000), Some(at(500)), "with work in hand only what was claimed is known");
+        progress.holds(0, false);
+        progress.session_over();
+        assert_eq!(mark(9_000), None, "cut off from the broker is not idle");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Copy, InHand, LaneContext, until_answered};
+use super::{Copy, InHand, LaneContext, until_decided};
 use crate::broker::{self, Receipt};
 use crate::job::event::{AttemptNext, Event};
 use crate::store::{Next, RawLetter, Settled, Settlement, State};
@@ -43,8 +43,45 @@ pub(super) enum Step {
 
 /// Commits, acks, tells. Answers the copies about which has to be decided again: zero rows were hit, somebody else owns
 /// the job, and an ack from memory could lose it.
+///
+/// An entry that the store rejects fails alone: the rest of its batch goes on.
 pub(super) async fn close(ctx: &LaneContext, closings: Vec<Closing>) -> Vec<InHand> {
-    let settled = commit(ctx, &closings).await;
+    let mut again = Vec::new();
+    let mut work = vec![closings];
+    while let Some(mut batch) = work.pop() {
+        match commit(ctx, &batch).await {
+            Ok(settled) => again.extend(finish(ctx, batch, settled).await),
+            Err(_) if batch.len() > 1 => work.extend(batch.into_iter().map(|closing| vec![closing])),
+            Err(why) if batch.iter_mut().any(forgo_journal) => {
+                tracing::error!(lane = %ctx.settings.name, why, "the store rejects what is told of a call; closed without");
+                work.push(batch);
+            }
+            Err(why) => batch.iter().for_each(|closing| tell_rejected(ctx, closing, &why)),
+        }
+    }
+    again
+}
+
+/// Leaves out the journal's entry, which may be what is rejected; false = there is none.
+fn forgo_journal(closing: &mut Closing) -> bool {
+    match &mut closing.step {
+        Step::Settle(settlement) => settlement.attempt.take().is_some(),
+        Step::AckOnly | Step::Bury(_) => false,
+    }
+}
+
+/// Nothing can be committed, so nothing is acked: the row of the job, or the message, is there for the next worker.
+fn tell_rejected(ctx: &LaneContext, closing: &Closing, why: &str) {
+    let instance = match &closing.step {
+        Step::Settle(settlement) => Some(settlement.instance),
+        Step::Bury(letter) => Some(letter.letter.instance),
+        Step::AckOnly => None,
+    };
+    tracing::error!(lane = %ctx.settings.name, ?instance, why,
+        "the store rejects how this ends; it stays as it is until this worker ends, and the next one tries again");
+}
+
+async fn finish(ctx: &LaneContext, closings: Vec<Closing>, settled: Vec<Settled>) -> Vec<InHand> {
     let mut receipts = Vec::with_capacity(closings.len());
     let mut events = Vec::with_capacity(closings.len());
     let mut again = Vec::new();
@@ -85,7 +122,8 @@ fn tell_late_result(ctx: &LaneContext, event: &Event) {
     }
 }
 
-async fn commit(ctx: &LaneContext, closings: &[Closing]) -> Vec<Settled> {
+/// Letters go last: settlements sent again are answered as before, a letter sent again would count as another copy.
+async fn commit(ctx: &LaneContext, closings: &[Closing]) -> Result<Vec<Settled>, String> {
     let mut settlements = Vec::new();
     let mut letters = Vec::new();
     for closing in closings {
@@ -95,18 +133,19 @@ async fn commit(ctx: &LaneContext, closings: &[Closing]) -> Vec<Settled> {
             Step::Bury(letter) => letters.push(RawLetter::clone(letter)),
         }
     }
+    let mut settled = Vec::new();
+    if !settlements.is_empty() {
+        let settlements = Arc::new(settlements);
+        settled = until_decided(ctx, "settle", || {
+            let settlements = Arc::clone(&settlements);
+            async move { ctx.store.settle(ctx.clock.now(), &settlements).await }
+        })
+        .await?;
+    }
     if !letters.is_empty() {
-        until_answered(ctx, "bury", || ctx.store.bury(&letters)).await;
+        until_decided(ctx, "bury", || ctx.store.bury(&letters)).await?;
     }
-    if settlements.is_empty() {
-        return Vec::new();
-    }
-    let settlements = Arc::new(settlements);
-    until_answered(ctx, "settle", || {
-        let settlements = Arc::clone(&settlements);
-        async move { ctx.store.settle(ctx.clock.now(), &settlements).await }
-    })
-    .await
+    Ok(settled)
 }
 
 /// What the row became may differ from what was asked for: a cancel came while the job ran.

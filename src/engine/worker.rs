@@ -1,6 +1,7 @@
 //! A whole worker: registers, runs its lanes and their helpers, and ends in order.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,20 +96,16 @@ pub async fn run(parts: WorkerParts, stop: CancellationToken) -> Result<(), Work
         parts.health.set("worker", Err(why.clone()));
         return Err(WorkerFailed(why));
     }
-    let settled = drain(&parts, running, &end).await;
+    let drained = drain(&parts, running, &end).await;
     over.cancel();
-    while let Some(ended) = helpers.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a helper task failed");
-        }
-    }
-    if !settled {
-        return Ok(()); // the lease ends by itself, and that is when others look for what is left
-    }
-    if let Err(error) = parts.liveness_store.deregister(liveness.worker()).await {
+    let helped = all(&mut helpers).await;
+    // without it the lease ends by itself, and that is when others look for what is left
+    if matches!(drained, Ok(Drained::Settled))
+        && let Err(error) = parts.liveness_store.deregister(liveness.worker()).await
+    {
         tracing::warn!(%error, "not deregistered; other workers notice when the lease is over");
     }
-    Ok(())
+    drained.and(helped)
 }
 
 fn why(ended: Result<(), tokio::task::JoinError>) -> String {
@@ -160,33 +157,45 @@ fn contexts(parts: &WorkerParts, liveness: &Arc<Liveness>) -> Vec<Arc<LaneContex
     parts.settings.lanes.iter().map(context).collect()
 }
 
+/// Whether the lanes left anything behind.
+enum Drained {
+    Settled,
+    GivenUp,
+}
+
 /// Waits for the lanes: as long as the drain time allows, then cuts their calls, then gives up (another worker takes over
-/// what could not be settled, as after a crash). True when everything was settled.
-async fn drain(parts: &WorkerParts, mut running: JoinSet<()>, end: &LaneEnd) -> bool {
+/// what could not be settled, as after a crash).
+///
+/// # Errors
+/// A lane failed, and nobody knows what it left behind.
+async fn drain(parts: &WorkerParts, mut running: JoinSet<()>, end: &LaneEnd) -> Result<Drained, WorkerFailed> {
     let clock = &*parts.clock;
     tracing::info!(within = ?parts.settings.drain_timeout, "stopping: finishing calls in flight");
-    let drained = tokio::select! {
-        () = all(&mut running) => true,
-        () = clock::sleep(clock, parts.settings.drain_timeout) => false,
-    };
-    if drained {
-        return true;
+    // one future for both waits, so that a lane which failed in the first is still known in the second
+    let mut ended = pin!(all(&mut running));
+    tokio::select! {
+        ended = &mut ended => return ended.map(|()| Drained::Settled),
+        () = clock::sleep(clock, parts.settings.drain_timeout) => {}
     }
     tracing::warn!("the drain time is over: calls in flight are cut and given back");
     end.cut.cancel();
     tokio::select! {
-        () = all(&mut running) => true,
+        ended = &mut ended => ended.map(|()| Drained::Settled),
         () = clock::sleep(clock, LAST_SETTLEMENTS) => {
             tracing::error!("not everything could be settled; other workers take it over when the lease is over");
-            false
+            Ok(Drained::GivenUp)
         }
     }
 }
 
-async fn all(running: &mut JoinSet<()>) {
-    while let Some(ended) = running.join_next().await {
+/// Waits for all of them; the first that failed is the error.
+async fn all(tasks: &mut JoinSet<()>) -> Result<(), WorkerFailed> {
+    let mut failed = None;
+    while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended {
-            tracing::error!(%error, "a lane failed");
+            tracing::error!(%error, "a part of the worker failed while it stopped");
+            failed.get_or_insert(WorkerFailed(error.to_string()));
         }
     }
+    failed.map_or(Ok(()), Err)
 }

@@ -1,10 +1,16 @@
 //! The flow from publish to ack, as a user would describe it, on every backend.
 
 pub mod rig;
+mod weather;
+mod batches;
 mod dedup;
 mod faults;
+mod forgetting;
 mod lanes_apart;
+mod liveness;
+mod outage;
 mod retry;
+mod stopping;
 
 /// Runs each test on the embedded default and on RabbitMQ with PostgreSQL, with identical expectations.
 macro_rules! on_every_backend {

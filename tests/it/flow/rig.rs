@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State as AxumState;
+use axum::extract::{DefaultBodyLimit, State as AxumState};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use lanes::broker::{Broker, BrokerLimits, rabbitmq::RabbitMq, sqlite::SqliteBroker};
@@ -26,6 +26,7 @@ use lanes::telemetry::health::Health;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::weather::Weather;
 use crate::services;
 
 /// Real time after which a wait for something that must happen fails the test.
@@ -139,7 +140,7 @@ impl Api {
         let url = format!("http://{}/call", listener.local_addr().expect("bound"));
         let seen = Arc::new(watch::Sender::new(Vec::new()));
         let api = Self { url, seen, inflight: Arc::default(), script, clock };
-        let router = Router::new().fallback(answer).with_state(api.clone());
+        let router = Router::new().fallback(answer).layer(DefaultBodyLimit::disable()).with_state(api.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         api
     }
@@ -216,6 +217,11 @@ pub struct Running {
 }
 
 impl Running {
+    pub fn start(parts: WorkerParts) -> Self {
+        let stop = CancellationToken::new();
+        Self { stop: stop.clone(), task: tokio::spawn(worker::run(parts, stop)) }
+    }
+
     /// Stops in order.
     pub async fn stop(self) {
         self.stop.cancel();
@@ -229,6 +235,11 @@ impl Running {
 
     pub async fn ended(self) {
         within(PATIENCE, self.task).await.expect("ends in time").expect("does not panic").expect("no part failed");
+    }
+
+    /// Waits until it ends because a part of it failed.
+    pub async fn failed(self) -> WorkerFailed {
+        within(PATIENCE, self.task).await.expect("ends in time").expect("does not panic").expect_err("a part failed")
     }
 
     /// Dies without a word, as far as one process can play that: every task of it is dropped.
@@ -276,10 +287,26 @@ impl Rig {
     }
 
     pub fn start_with(&self, settings: WorkerSettings) -> Running {
+        Running::start(self.parts(settings))
+    }
+
+    /// Starts a worker that has this store for everything.
+    pub fn start_before(&self, settings: WorkerSettings, store: &Arc<Weather>) -> Running {
+        let store: Arc<dyn Store> = Arc::clone(store) as _;
+        let parts = WorkerParts {
+            control_store: Arc::clone(&store),
+            liveness_store: Arc::clone(&store),
+            ..self.parts(settings)
+        };
+        Running::start(parts)
+    }
+
+    /// What a worker with these settings is made of. A lane without a store of its own has the control store.
+    pub fn parts(&self, settings: WorkerSettings) -> WorkerParts {
         let shared: SharedClock = Arc::new(self.clock.clone());
         let target = Target::new(crm(), self.api.url.parse().expect("a legal url"));
         let dispatch = HttpDispatch::new(vec![target], Arc::clone(&shared)).expect("a legal target");
-        let parts = WorkerParts {
+        WorkerParts {
             settings,
             broker: Arc::clone(&self.backing.broker),
             lane_stores: HashMap::new(),
@@ -289,9 +316,7 @@ impl Rig {
             telemetry: self.telemetry.clone(),
             health: Health::default(),
             clock: shared,
-        };
-        let stop = CancellationToken::new();
-        Running { stop: stop.clone(), task: tokio::spawn(worker::run(parts, stop)) }
+        }
     }
 
     pub async fn publish(&self, lane_name: &str, id: &str) -> Published {
@@ -330,7 +355,7 @@ impl Rig {
     }
 
     /// Moves the clock by a second, in real time enough for the worker to get on: it reads the store some times.
-    async fn pass_a_second(&self) {
+    pub async fn pass_a_second(&self) {
         self.clock.advance(Duration::from_secs(1));
         for _ in 0..READS_A_SECOND {
             self.rows().await;
@@ -345,6 +370,26 @@ impl Rig {
             }
         });
         assert!(found.await.is_ok(), "no {what}; calls so far: {:#?}", self.api.calls());
+    }
+
+    /// Waits until `holds`, while the clock stands still.
+    pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let found = within(PATIENCE, async {
+            while !holds().await {
+                tokio::task::yield_now().await;
+            }
+        });
+        assert!(found.await.is_ok(), "no {what}; rows: {:#?}", self.rows().await);
+    }
+
+    /// Waits until `holds`, while the clock goes on, a second at a time.
+    pub async fn until_in_time(&self, what: &str, holds: impl AsyncFn() -> bool) {
+        let found = within(PATIENCE, async {
+            while !holds().await {
+                self.pass_a_second().await;
+            }
+        });
+        assert!(found.await.is_ok(), "no {what}; rows: {:#?}", self.rows().await);
     }
 
     pub async fn until_state(&self, published: &Published, state: State) -> JobRow {
@@ -368,6 +413,11 @@ impl Rig {
         })
         .await;
         found.unwrap_or_else(|_| panic!("no {count} letters"))
+    }
+
+    /// Messages that wait in a queue for a consumer.
+    pub async fn ready(&self, queue: &str) -> u64 {
+        self.backing.broker.depth(queue).await.expect("answers").map_or(0, |depth| depth.ready)
     }
 
     /// The present by the test's clock.

@@ -1,0 +1,263 @@
+//! A store that stands before the real one: each call first meets what the test has in store for it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use futures_util::future::BoxFuture;
+use lanes::clock::Timestamp;
+use lanes::job::LaneName;
+use lanes::store::{
+    AttemptRecord, CancelAnswer, ClaimContext, Claimed, FreshClaim, JobFilter, JobRow, JobStore, Letter, LetterFilter,
+    LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, StateCount, Store,
+    StoreError, StoreResult, TakenOver, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// A call as the weather sees it.
+#[derive(Debug, Clone, Copy)]
+pub enum Asked<'a> {
+    ClaimFresh(&'a [FreshClaim]),
+    ClaimWoken,
+    Settle(&'a [Settlement]),
+    BuryLetters(&'a [RawLetter]),
+    Release,
+    SweepRun,
+    Register,
+    Heartbeat,
+    BuryWorkers,
+    /// The last step of each round of retention.
+    PurgeLetters,
+    /// Everything else.
+    Other,
+}
+
+/// Answers before the store does: an error is what the caller gets, a wait is a wait.
+pub type Forecast = Arc<dyn Fn(Asked<'_>) -> BoxFuture<'static, StoreResult<()>> + Send + Sync>;
+
+/// Weather that lets everything pass.
+pub fn clear() -> Forecast {
+    Arc::new(|_| ready(Ok(())))
+}
+
+/// Lets a call pass once the gate is open.
+pub fn once(gate: &watch::Receiver<bool>) -> BoxFuture<'static, StoreResult<()>> {
+    let mut gate = gate.clone();
+    Box::pin(async move {
+        gate.wait_for(|open| *open).await.expect("the test holds the gate");
+        Ok(())
+    })
+}
+
+pub fn ready(answer: StoreResult<()>) -> BoxFuture<'static, StoreResult<()>> {
+    Box::pin(std::future::ready(answer))
+}
+
+pub fn unavailable() -> StoreError {
+    StoreError::Unavailable { address: "weather:".to_owned(), why: "a storm".to_owned() }
+}
+
+pub fn failed() -> StoreError {
+    StoreError::Failed { address: "weather:".to_owned(), why: "a flood".to_owned() }
+}
+
+pub fn rejected() -> StoreError {
+    StoreError::Rejected { address: "weather:".to_owned(), why: "hail".to_owned() }
+}
+
+/// The store behind the weather.
+pub struct Weather {
+    store: Arc<dyn Store>,
+    forecast: Mutex<Forecast>,
+}
+
+impl fmt::Debug for Weather {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Weather").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Weather {
+    pub fn before(store: &Arc<dyn Store>) -> Arc<Self> {
+        Arc::new(Self { store: Arc::clone(store), forecast: Mutex::new(clear()) })
+    }
+
+    pub fn turns(&self, forecast: Forecast) {
+        *self.forecast.lock().expect("not poisoned") = forecast;
+    }
+
+    async fn meet(&self, asked: Asked<'_>) -> StoreResult<()> {
+        let forecast = Arc::clone(&self.forecast.lock().expect("not poisoned"));
+        forecast(asked).await
+    }
+}
+
+#[async_trait]
+impl JobStore for Weather {
+    async fn claim_fresh(&self, ctx: ClaimContext, claims: &[FreshClaim]) -> StoreResult<Vec<Claimed>> {
+        self.meet(Asked::ClaimFresh(claims)).await?;
+        self.store.claim_fresh(ctx, claims).await
+    }
+
+    async fn claim_woken(&self, ctx: ClaimContext, claims: &[WokenClaim]) -> StoreResult<Vec<Claimed>> {
+        self.meet(Asked::ClaimWoken).await?;
+        self.store.claim_woken(ctx, claims).await
+    }
+
+    async fn settle(&self, now: Timestamp, settlements: &[Settlement]) -> StoreResult<Vec<Settled>> {
+        self.meet(Asked::Settle(settlements)).await?;
+        self.store.settle(now, settlements).await
+    }
+
+    async fn release(
+        &self,
+        lane: &LaneName,
+        now: Timestamp,
+        limit: usize,
+        queued_max: usize,
+    ) -> StoreResult<Vec<Wake>> {
+        self.meet(Asked::Release).await?;
+        self.store.release(lane, now, limit, queued_max).await
+    }
+
+    async fn next_due(&self, lane: &LaneName) -> StoreResult<Option<Timestamp>> {
+        self.meet(Asked::Other).await?;
+        self.store.next_due(lane).await
+    }
+
+    async fn sweep_queued(
+        &self,
+        lane: &LaneName,
+        now: Timestamp,
+        released_before: Timestamp,
+        limit: usize,
+    ) -> StoreResult<Vec<Wake>> {
+        self.meet(Asked::Other).await?;
+        self.store.sweep_queued(lane, now, released_before, limit).await
+    }
+
+    async fn sweep_run(&self, now: Timestamp, poison_after: u32, limit: usize) -> StoreResult<Vec<TakenOver>> {
+        self.meet(Asked::SweepRun).await?;
+        self.store.sweep_run(now, poison_after, limit).await
+    }
+
+    async fn replay(&self, instance: Uuid, now: Timestamp) -> StoreResult<Replayed> {
+        self.meet(Asked::Other).await?;
+        self.store.replay(instance, now).await
+    }
+
+    async fn cancel(&self, instance: Uuid, now: Timestamp) -> StoreResult<CancelAnswer> {
+        self.meet(Asked::Other).await?;
+        self.store.cancel(instance, now).await
+    }
+
+    async fn raise_mark(&self, lane: &LaneName, now: Timestamp, published_at: Timestamp) -> StoreResult<()> {
+        self.meet(Asked::Other).await?;
+        self.store.raise_mark(lane, now, published_at).await
+    }
+
+    async fn mark(&self, lane: &LaneName, minutes: u32) -> StoreResult<Option<Timestamp>> {
+        self.meet(Asked::Other).await?;
+        self.store.mark(lane, minutes).await
+    }
+
+    async fn purge(&self, lane: &LaneName, retention: Retention) -> StoreResult<Purged> {
+        self.meet(Asked::Other).await?;
+        self.store.purge(lane, retention).await
+    }
+}
+
+#[async_trait]
+impl WorkerStore for Weather {
+    async fn register(&self, name: &str, lanes: &str, now: Timestamp) -> StoreResult<WorkerId> {
+        self.meet(Asked::Register).await?;
+        self.store.register(name, lanes, now).await
+    }
+
+    async fn heartbeat(&self, worker: WorkerId, now: Timestamp) -> StoreResult<bool> {
+        self.meet(Asked::Heartbeat).await?;
+        self.store.heartbeat(worker, now).await
+    }
+
+    async fn deregister(&self, worker: WorkerId) -> StoreResult<()> {
+        self.meet(Asked::Other).await?;
+        self.store.deregister(worker).await
+    }
+
+    async fn bury_workers(&self, before: Timestamp, except: WorkerId) -> StoreResult<u64> {
+        self.meet(Asked::BuryWorkers).await?;
+        self.store.bury_workers(before, except).await
+    }
+
+    async fn workers(&self) -> StoreResult<Vec<WorkerRow>> {
+        self.meet(Asked::Other).await?;
+        self.store.workers().await
+    }
+}
+
+#[async_trait]
+impl LetterStore for Weather {
+    async fn bury(&self, letters: &[RawLetter]) -> StoreResult<()> {
+        self.meet(Asked::BuryLetters(letters)).await?;
+        self.store.bury(letters).await
+    }
+
+    async fn letters(&self, filter: &LetterFilter) -> StoreResult<Vec<Letter>> {
+        self.meet(Asked::Other).await?;
+        self.store.letters(filter).await
+    }
+
+    async fn letter(&self, instance: Uuid) -> StoreResult<Option<RawLetter>> {
+        self.meet(Asked::Other).await?;
+        self.store.letter(instance).await
+    }
+
+    async fn discard(&self, instance: Uuid) -> StoreResult<bool> {
+        self.meet(Asked::Other).await?;
+        self.store.discard(instance).await
+    }
+
+    async fn letter_counts(&self) -> StoreResult<Vec<(LaneName, u64)>> {
+        self.meet(Asked::Other).await?;
+        self.store.letter_counts().await
+    }
+
+    async fn purge_letters(&self, before: Timestamp, limit: usize) -> StoreResult<u64> {
+        self.meet(Asked::PurgeLetters).await?;
+        self.store.purge_letters(before, limit).await
+    }
+}
+
+#[async_trait]
+impl ReadingStore for Weather {
+    async fn time(&self) -> StoreResult<Timestamp> {
+        self.meet(Asked::Other).await?;
+        self.store.time().await
+    }
+
+    async fn warnings(&self) -> StoreResult<Vec<String>> {
+        self.meet(Asked::Other).await?;
+        self.store.warnings().await
+    }
+
+    async fn state_counts(&self) -> StoreResult<Vec<StateCount>> {
+        self.meet(Asked::Other).await?;
+        self.store.state_counts().await
+    }
+
+    async fn jobs(&self, filter: &JobFilter) -> StoreResult<Vec<JobRow>> {
+        self.meet(Asked::Other).await?;
+        self.store.jobs(filter).await
+    }
+
+    async fn job(&self, instance: Uuid) -> StoreResult<Option<JobRow>> {
+        self.meet(Asked::Other).await?;
+        self.store.job(instance).await
+    }
+
+    async fn attempts(&self, instance: Uuid) -> StoreResult<Vec<AttemptRecord>> {
+        self.meet(Asked::Other).await?;
+        self.store.attempts(instance).await
+    }
+}
