@@ -27,10 +27,11 @@ use crate::store::{BATCH_BYTES_MAX, BATCH_MAX};
 
 /// Most claim statements, and most settle statements, of one lane in flight.
 const STATEMENTS_IN_FLIGHT_MAX: usize = 2;
-/// A second statement beside the first has to be worth it: below this size it waits for more to gather.
-const SECOND_STATEMENT_MIN: usize = 64;
-/// Jobs owned or being claimed, per concurrency slot: one set is called while the next is claimed.
-const OWNED_PER_SLOT: usize = 2;
+/// A second statement beside the first has to be worth it: one that is smaller than the first, and than this, waits for
+/// more to gather. A lane with little to do is not held back by that: its statements are of one or two.
+const SECOND_STATEMENT_MIN: usize = 128;
+/// Jobs owned or being claimed, per concurrency slot: one set is called while the next ones are claimed.
+const OWNED_PER_SLOT: usize = 4;
 /// Messages of other tasks that may wait for the lane's task.
 const REPORTS_MAX: usize = 1_024;
 /// Arrivals that may wait for the lane's task; each holds a batch of deliveries, bounded by the prefetch.
@@ -57,6 +58,7 @@ enum Report {
         closing: Box<Closing>,
     },
     Closed {
+        asked: usize,
         again: Vec<InHand>,
     },
     /// A helper panicked: a bug. Nothing is known of what it had in hand.
@@ -76,6 +78,7 @@ struct Lane {
     claims_in_flight: usize,
     calling: usize,
     suspect_is_running: bool,
+    settling: usize,
     settles_in_flight: usize,
 }
 
@@ -136,6 +139,7 @@ impl Lane {
             claims_in_flight: 0,
             calling: 0,
             suspect_is_running: false,
+            settling: 0,
             settles_in_flight: 0,
         }
     }
@@ -176,8 +180,9 @@ impl Lane {
                 }
                 self.closings.push(*closing);
             }
-            Report::Closed { again } => {
+            Report::Closed { asked, again } => {
                 self.settles_in_flight -= 1;
+                self.settling -= asked;
                 self.due.extend(again);
             }
             // the process ends, and whoever is next takes over what this lane owned
@@ -256,6 +261,9 @@ impl Lane {
             }
             // due first: a released job must not wait behind the backlog
             let from = if self.due.is_empty() { &mut self.fresh } else { &mut self.due };
+            if self.claims_in_flight > 0 && from.len().min(room) < self.claiming.min(SECOND_STATEMENT_MIN) {
+                return;
+            }
             let batch = take_one_kind(from, room);
             if batch.is_empty() {
                 return;
@@ -269,7 +277,7 @@ impl Lane {
 
     fn start_settles(&mut self) {
         while self.settles_in_flight < STATEMENTS_IN_FLIGHT_MAX && !self.closings.is_empty() {
-            if self.settles_in_flight > 0 && self.closings.len() < SECOND_STATEMENT_MIN {
+            if self.settles_in_flight > 0 && self.closings.len() < self.settling.min(SECOND_STATEMENT_MIN) {
                 return;
             }
             let mut bytes = 0;
@@ -282,8 +290,9 @@ impl Lane {
             let rest = self.closings.split_off(count);
             let batch = std::mem::replace(&mut self.closings, rest);
             self.settles_in_flight += 1;
+            self.settling += count;
             let (ctx, reports) = (Arc::clone(&self.ctx), self.reports.clone());
-            help(reports, async move { Report::Closed { again: settle::close(&ctx, batch).await } });
+            help(reports, async move { Report::Closed { asked: count, again: settle::close(&ctx, batch).await } });
         }
     }
 }

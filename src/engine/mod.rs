@@ -129,11 +129,11 @@ impl Liveness {
         }
     }
 
-    /// Whether the silence of others can be their death. After an outage of the store everybody was silent: whoever
-    /// lives is heard again within one beat and its longest wait, so nobody is buried before that.
+    /// Whether the silence of others can be their death. After an outage of the store everybody was silent, and a
+    /// heartbeat that hangs is given up late: whoever lives is heard again within a lease, so nobody is buried before.
     fn may_bury(&self, now: Timestamp) -> bool {
         let steady_since = Timestamp::from_micros(self.steady_since.load(Ordering::Acquire));
-        self.may_call(now) && now.since(steady_since) >= 2 * self.beat_every()
+        self.may_call(now) && now.since(steady_since) >= self.lease
     }
 
     /// False once our lease may be over: others may run our jobs, so no new call may begin.

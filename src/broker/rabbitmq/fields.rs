@@ -43,7 +43,9 @@ pub(super) fn encode(message: &Message, frame_max: usize) -> Result<BasicPropert
         table.insert(name, value);
     }
     if size > frame_max {
-        return Err(format!("properties and headers take {size} bytes, more than one frame of {frame_max} (frame_max in the broker's url)"));
+        return Err(format!(
+            "properties and headers take {size} bytes, more than one frame of {frame_max} (frame_max in the broker's url)"
+        ));
     }
     let mut properties = BasicProperties::default()
         .with_delivery_mode(if *durable == Some(false) { 1 } else { 2 })
