@@ -281,7 +281,6 @@ fn target(spec: &EndpointSpec, connections_idle_max: usize) -> Target {
         allow_metadata: spec.allow_metadata,
         http1_only: spec.http1_only,
         connections_idle_max,
-        ..Target::new(spec.name.clone(), spec.url.clone())
     }
 }
 
