@@ -104,7 +104,7 @@ async fn nobody_is_buried_right_after_an_outage_of_the_store(backend: Backend) {
     rig.until_in_time("burial", async || !burials.since(back_at).is_empty()).await;
 
     let first = burials.since(back_at)[0];
-    assert!(first >= back_at.plus(2 * BEAT), "looked for the dead at {first}, back since {back_at}");
+    assert!(first >= back_at.plus(LEASE), "looked for the dead at {first}, back since {back_at}");
     let ids: Vec<_> = workers(&rig).await.iter().map(|row| row.id).collect();
     assert_eq!(ids, [late_id, quick_id], "as they were registered");
     assert_eq!(rig.row(&job).await.expect("is there").takeovers, 0);
