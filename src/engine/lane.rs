@@ -30,8 +30,8 @@ const STATEMENTS_IN_FLIGHT_MAX: usize = 2;
 /// A second statement beside the first has to be worth it: one that is smaller than the first, and than this, waits for
 /// more to gather. A lane with little to do is not held back by that: its statements are of one or two.
 const SECOND_STATEMENT_MIN: usize = 128;
-/// Jobs owned or being claimed, per concurrency slot: one set is called while the next ones are claimed.
-const OWNED_PER_SLOT: usize = 4;
+/// Jobs owned or being claimed, per concurrency slot: one set is called while the next is claimed.
+const OWNED_PER_SLOT: usize = 2;
 /// Messages of other tasks that may wait for the lane's task.
 const REPORTS_MAX: usize = 1_024;
 /// Arrivals that may wait for the lane's task; each holds a batch of deliveries, bounded by the prefetch.

@@ -30,7 +30,7 @@ use super::weather::Weather;
 use crate::services;
 
 /// Real time after which a wait for something that must happen fails the test.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Reads of the store for each second that a test's clock moves.
 const READS_A_SECOND: usize = 10;
@@ -470,7 +470,7 @@ pub fn settings() -> WorkerSettings {
         window: Duration::from_mins(10),
         poison_after: 3,
     };
-    let endpoint = EndpointSettings { rules: EndpointRules::default(), timeout: Duration::from_secs(20) };
+    let endpoint = EndpointSettings { rules: EndpointRules::default(), timeout: Duration::from_mins(10) };
     WorkerSettings {
         name: "test:1".to_owned(),
         lease: Duration::from_secs(1_000_000),
