@@ -304,7 +304,8 @@ impl Rig {
     /// What a worker with these settings is made of. A lane without a store of its own has the control store.
     pub fn parts(&self, settings: WorkerSettings) -> WorkerParts {
         let shared: SharedClock = Arc::new(self.clock.clone());
-        let target = Target::new(crm(), self.api.url.parse().expect("a legal url"));
+        let endpoint = Target::new(crm(), self.api.url.parse().expect("a legal url"));
+        let target = Target { timeout: settings.endpoints[&crm()].timeout, ..endpoint };
         let dispatch = HttpDispatch::new(vec![target], Arc::clone(&shared)).expect("a legal target");
         WorkerParts {
             settings,
