@@ -2,7 +2,8 @@
 //!
 //! They are started from the installed Debian packages and never touch the machine's own services. One shared server of each
 //! kind per test process ([`postgres`], [`rabbit`]), with a fresh database or vhost per test; a test that stops, pauses or kills
-//! its server starts one of its own ([`Postgres::start`], [`Rabbit::start`]).
+//! its server starts one of its own ([`Postgres::start`], [`Rabbit::start`]). `TEST_RABBITMQ_BIN` names a directory with another
+//! RabbitMQ's `rabbitmq-server` and `rabbitmqctl`; `scripts/rabbitmq-4` makes one.
 //!
 //! Nothing is left behind: each server has a small shell beside it that waits for the end of a pipe which only this process
 //! holds open, then kills whatever still carries the server's mark and removes its directory. That also works after `kill -9`.
@@ -167,13 +168,13 @@ impl Rabbit {
     }
 
     fn start_with(vhosts: u32) -> Self {
-        let script = Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server");
+        let script = rabbit_bin().join("rabbitmq-server");
         assert!(script.exists(), "RabbitMQ is not installed ({} is missing). {FIX}", script.display());
         let server = Server::start("rabbit", &["rabbitmq", "nobody"], |dir, user, ports| {
             fs::write(dir.join("rabbitmq.conf"), rabbit_conf(dir)).expect("the configuration is written");
             fs::write(dir.join("definitions.json"), definitions(vhosts)).expect("the definitions are written");
             fs::write(dir.join("enabled_plugins"), "[].").expect("the plugin list is written");
-            let mut command = user.command(script, dir);
+            let mut command = user.command(&script, dir);
             rabbit_env(&mut command, dir, ports);
             command
         });
@@ -219,7 +220,7 @@ impl Rabbit {
     /// When the command fails.
     pub fn ctl(&self, arguments: &[&str]) -> String {
         let server = &self.server;
-        let mut command = server.user.command(Path::new("/usr/lib/rabbitmq/bin/rabbitmqctl"), &server.dir);
+        let mut command = server.user.command(&rabbit_bin().join("rabbitmqctl"), &server.dir);
         rabbit_env(&mut command, &server.dir, &server.ports);
         let output = command.arg("--quiet").args(arguments).output().expect("rabbitmqctl runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -314,6 +315,11 @@ fn rabbit_env(command: &mut Command, dir: &Path, ports: &[u16]) {
         )
         // makes the script become the server instead of watching over it, so that our child is the server
         .env("RUNNING_UNDER_SYSTEMD", "true");
+}
+
+fn rabbit_bin() -> PathBuf {
+    let chosen = std::env::var_os("TEST_RABBITMQ_BIN").unwrap_or_else(|| "/usr/lib/rabbitmq/bin".into());
+    std::path::absolute(chosen).expect("TEST_RABBITMQ_BIN names a directory") // servers run in directories of their own
 }
 
 fn postgres_bin() -> PathBuf {
