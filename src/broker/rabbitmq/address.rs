@@ -61,7 +61,8 @@ impl Address {
     /// Says what an error of the client means: a refusal with a hint, or a broker that is not there.
     pub(super) fn explain(&self, doing: &str, error: &lapin::Error) -> BrokerError {
         let ErrorKind::ProtocolError(said) = error.kind() else {
-            return self.unavailable(format!("{doing}: {error}"));
+            let hint = tls_hint(&error.to_string()).map(|hint| format!(". {hint}")).unwrap_or_default();
+            return self.unavailable(format!("{doing}: {error}{hint}"));
         };
         let text = said.get_message().to_string();
         match (said.get_id(), hint(&text, &self.uri.vhost)) {
@@ -70,6 +71,17 @@ impl Address {
             (_, None) => self.unavailable(format!("{doing}: {text}")),
         }
     }
+}
+
+fn tls_hint(text: &str) -> Option<&'static str> {
+    if text.contains("UnknownIssuer") {
+        return Some(
+            "This machine does not trust the authority that signed it: add the authority's certificate to the system's \
+             (update-ca-certificates), or to the file that SSL_CERT_FILE names, which stands in for the system's",
+        );
+    }
+    text.contains("InvalidContentType")
+        .then_some("This port does not speak TLS: write the broker's TLS port (usually 5671), or amqp://")
 }
 
 fn hint(text: &str, vhost: &str) -> Option<String> {
@@ -101,6 +113,8 @@ fn hint(text: &str, vhost: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn parse(url: &str) -> Result<Address, BrokerError> {
@@ -118,6 +132,21 @@ mod tests {
             };
             assert!(!shown.contains("s3cret"), "{shown}");
         }
+    }
+
+    #[test]
+    fn what_fails_in_tls_says_what_to_do() {
+        let address = parse("amqps://host/%2f").expect("valid");
+        let explained = |failure: rustls::Error| {
+            let error = ErrorKind::IOError(Arc::new(std::io::Error::other(failure))).into();
+            address.explain("connecting", &error).to_string()
+        };
+        let untrusted = explained(rustls::CertificateError::UnknownIssuer.into());
+        assert!(untrusted.contains("invalid peer certificate") && untrusted.contains("SSL_CERT_FILE"), "{untrusted}");
+        let plain = explained(rustls::InvalidMessage::InvalidContentType.into());
+        assert!(plain.contains("TLS port"), "{plain}");
+        let expired = explained(rustls::CertificateError::Expired.into());
+        assert!(!expired.contains("SSL_CERT_FILE"), "trusting more does not help: {expired}");
     }
 
     #[test]
