@@ -1,5 +1,6 @@
 //! The shared words: what a job is and the names everything is keyed by. Plain data, no I/O.
 
+pub mod budget;
 pub mod event;
 pub mod outcome;
 pub mod verdict;

@@ -4,3 +4,4 @@ pub mod admit;
 pub mod backoff;
 pub mod classify;
 pub mod headers;
+pub mod pacing;

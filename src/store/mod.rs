@@ -5,6 +5,7 @@
 
 pub mod decide;
 mod fault;
+pub mod gcra;
 mod letter;
 pub mod postgres;
 mod record;
@@ -21,6 +22,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::job::LaneName;
+use crate::job::budget::{Take, Taken, Window};
 
 pub use rows::*;
 pub use verbs::*;
@@ -122,6 +124,30 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     async fn purge(&self, lane: &LaneName, retention: Retention) -> StoreResult<Purged>;
 }
 
+/// Budgets that all workers share, and the turns of the jobs that wait for them. [`gcra`] is what it computes.
+#[async_trait]
+pub trait BudgetStore: Send + Sync + fmt::Debug {
+    /// Takes tokens, each in every window of the wish, or none. Tokens whose grant was not heard are lost: a repeat takes
+    /// others, so that there are never too many.
+    async fn take(&self, wish: &Take) -> StoreResult<Taken>;
+
+    /// No window gives a token before `until`, nor a burst then.
+    async fn block(&self, windows: &[Window], until: Timestamp) -> StoreResult<()>;
+
+    /// The theoretical arrival times of those windows that have one.
+    async fn peek(&self, keys: &[String]) -> StoreResult<Vec<(String, Timestamp)>>;
+
+    /// Forgets windows that have rested since `before`; answers how many.
+    async fn purge_budgets(&self, before: Timestamp) -> StoreResult<u64>;
+
+    /// Whose jobs wait in `lane` for their turn ([`IN_TURN`]), by endpoint and tenant, those after `after`, at most `limit`.
+    async fn gates(&self, lane: &LaneName, after: Option<&Gate>, limit: usize) -> StoreResult<Vec<Gate>>;
+
+    /// Marks rows that wait for their turn as `queued`, of each endpoint and tenant so many, those published first
+    /// first, and fewer by those that were queued since the gates were read. Committed when this returns: publish the wake-ups then. Nothing while another worker does the same.
+    async fn release_turns(&self, lane: &LaneName, now: Timestamp, turns: &[Turn]) -> StoreResult<Vec<Wake>>;
+}
+
 /// Who is alive.
 #[async_trait]
 pub trait WorkerStore: Send + Sync + fmt::Debug {
@@ -188,6 +214,6 @@ pub trait ReadingStore: Send + Sync + fmt::Debug {
 }
 
 /// A whole store.
-pub trait Store: JobStore + WorkerStore + LetterStore + ReadingStore {}
+pub trait Store: JobStore + BudgetStore + WorkerStore + LetterStore + ReadingStore {}
 
-impl<T: JobStore + WorkerStore + LetterStore + ReadingStore> Store for T {}
+impl<T: JobStore + BudgetStore + WorkerStore + LetterStore + ReadingStore> Store for T {}

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::fault::{Answer, Fault, unsigned};
 use super::transition::{self, Reason, Row};
-use super::{JobRow, Payload, Purged, Retention, State, StateCount, StoredJob, Wake, WorkerId, WorkerRow};
+use super::{Gate, JobRow, Payload, Purged, Retention, State, StateCount, StoredJob, Wake, WorkerId, WorkerRow};
 use crate::clock::Timestamp;
 use crate::job::{DedupKey, EndpointName, JobId, LaneName, Tenant};
 
@@ -212,6 +212,28 @@ impl WakeRecord {
     /// As the seam tells it.
     pub fn wake(&self, lane: &LaneName) -> Wake {
         Wake { lane: lane.clone(), key: DedupKey(self.key.into_bytes()), instance: self.instance }
+    }
+}
+
+/// Whose jobs wait for their turn.
+#[derive(Debug, FromRow)]
+pub struct GateRecord {
+    pub endpoint: String,
+    pub tenant: String,
+    pub queued: i64,
+}
+
+impl GateRecord {
+    /// As the seam tells it.
+    ///
+    /// # Errors
+    /// [`Fault::Unreadable`] when a row was not written by this program.
+    pub fn gate(self) -> Answer<Gate> {
+        Ok(Gate {
+            endpoint: EndpointName::new(&self.endpoint)?,
+            tenant: Tenant::new(&self.tenant)?,
+            queued: u64::try_from(self.queued).unwrap_or(0),
+        })
     }
 }
 

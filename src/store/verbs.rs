@@ -239,3 +239,30 @@ pub struct Purged {
     /// Rows removed only because of the cap.
     pub by_cap: u64,
 }
+
+/// The time until which a job waits whose budget alone brings it back: later than any that comes.
+pub const IN_TURN: Timestamp = Timestamp::from_secs(253_402_214_400); // 9999-12-31
+
+/// Jobs of one endpoint and tenant that wait for their turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gate {
+    /// Their endpoint.
+    pub endpoint: EndpointName,
+    /// Their tenant.
+    pub tenant: Tenant,
+    /// How many others of them were released and are not claimed yet.
+    pub queued: u64,
+}
+
+/// How many jobs of one endpoint and tenant go next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Turn {
+    /// Their endpoint.
+    pub endpoint: EndpointName,
+    /// Their tenant.
+    pub tenant: Tenant,
+    /// How many at most.
+    pub jobs: u32,
+    /// What [`Gate::queued`] was when this was decided.
+    pub queued: u64,
+}

@@ -1,5 +1,6 @@
 //! The PostgreSQL store: claims and settlements in whole batches, one HOT update per finished job.
 
+mod budgets;
 mod claims;
 mod letters;
 mod operator;
@@ -20,13 +21,14 @@ use uuid::Uuid;
 
 use super::fault::{Answer, bounded};
 use super::{
-    AttemptRecord, CancelAnswer, ClaimContext, Claimed, FreshClaim, JobFilter, JobRow, JobStore, Letter, LetterFilter,
-    LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, StateCount, StoreResult,
-    TakenOver, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed, FreshClaim, Gate, JobFilter, JobRow, JobStore,
+    Letter, LetterFilter, LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement,
+    StateCount, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use crate::clock::Timestamp;
 use crate::db;
 use crate::job::LaneName;
+use crate::job::budget::{Take, Taken, Window};
 
 /// A store in a PostgreSQL database, over one pool: each lane has its own, so that no lane waits for another's.
 #[derive(Clone)]
@@ -118,6 +120,33 @@ impl JobStore for PgStore {
 
     async fn purge(&self, lane: &LaneName, retention: Retention) -> StoreResult<Purged> {
         self.run("purge", retention::purge(&self.pool, lane, &retention)).await
+    }
+}
+
+#[async_trait]
+impl BudgetStore for PgStore {
+    async fn take(&self, wish: &Take) -> StoreResult<Taken> {
+        self.run("take tokens", budgets::take(&self.pool, wish)).await
+    }
+
+    async fn block(&self, windows: &[Window], until: Timestamp) -> StoreResult<()> {
+        self.run("block a budget", budgets::block(&self.pool, windows, until)).await
+    }
+
+    async fn peek(&self, keys: &[String]) -> StoreResult<Vec<(String, Timestamp)>> {
+        self.run("look at budgets", budgets::peek(&self.pool, keys)).await
+    }
+
+    async fn purge_budgets(&self, before: Timestamp) -> StoreResult<u64> {
+        self.run("purge budgets", budgets::purge(&self.pool, before)).await
+    }
+
+    async fn gates(&self, lane: &LaneName, after: Option<&Gate>, limit: usize) -> StoreResult<Vec<Gate>> {
+        self.run("gates", budgets::gates(&self.pool, lane, after, limit)).await
+    }
+
+    async fn release_turns(&self, lane: &LaneName, now: Timestamp, turns: &[Turn]) -> StoreResult<Vec<Wake>> {
+        self.run("release turns", budgets::release(&self.pool, lane, now, turns)).await
     }
 }
 

@@ -11,7 +11,7 @@ use crate::store::fault::{Answer, limit as rows_limit};
 use crate::store::record::WakeRecord;
 
 /// One releaser of a lane at a time: two would both fill the same room. The other one finds nothing to do.
-const TAKE_TURN: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended('lanes.release.' || $1, 0))";
+pub(super) const TAKE_TURN: &str = "SELECT pg_try_advisory_xact_lock(hashtextextended('lanes.release.' || $1, 0))";
 /// Rows of the lane that are queued, counted no further than the bound.
 const QUEUED: &str = "\
     SELECT count(*) FROM (

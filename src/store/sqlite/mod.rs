@@ -1,5 +1,6 @@
 //! The embedded store: one SQLite file, one writer, every role in one transaction each.
 
+mod budgets;
 mod claims;
 mod letters;
 mod operator;
@@ -17,13 +18,14 @@ use uuid::Uuid;
 
 use super::fault::{Answer, bounded};
 use super::{
-    AttemptRecord, CancelAnswer, ClaimContext, Claimed, FreshClaim, JobFilter, JobRow, JobStore, Letter, LetterFilter,
-    LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, StateCount, StoreResult,
-    TakenOver, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed, FreshClaim, Gate, JobFilter, JobRow, JobStore,
+    Letter, LetterFilter, LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement,
+    StateCount, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::LaneName;
+use crate::job::budget::{Take, Taken, Window};
 
 /// A store in an SQLite file.
 #[derive(Debug, Clone)]
@@ -108,6 +110,33 @@ impl JobStore for SqliteStore {
 
     async fn purge(&self, lane: &LaneName, retention: Retention) -> StoreResult<Purged> {
         self.run("purge", retention::purge(&self.db, lane, &retention)).await
+    }
+}
+
+#[async_trait]
+impl BudgetStore for SqliteStore {
+    async fn take(&self, wish: &Take) -> StoreResult<Taken> {
+        self.run("take tokens", budgets::take(&self.db, wish)).await
+    }
+
+    async fn block(&self, windows: &[Window], until: Timestamp) -> StoreResult<()> {
+        self.run("block a budget", budgets::block(&self.db, windows, until)).await
+    }
+
+    async fn peek(&self, keys: &[String]) -> StoreResult<Vec<(String, Timestamp)>> {
+        self.run("look at budgets", budgets::peek(&self.db, keys)).await
+    }
+
+    async fn purge_budgets(&self, before: Timestamp) -> StoreResult<u64> {
+        self.run("purge budgets", budgets::purge(&self.db, before)).await
+    }
+
+    async fn gates(&self, lane: &LaneName, after: Option<&Gate>, limit: usize) -> StoreResult<Vec<Gate>> {
+        self.run("gates", budgets::gates(&self.db, lane, after, limit)).await
+    }
+
+    async fn release_turns(&self, lane: &LaneName, now: Timestamp, turns: &[Turn]) -> StoreResult<Vec<Wake>> {
+        self.run("release turns", budgets::release(&self.db, lane, now, turns)).await
     }
 }
 

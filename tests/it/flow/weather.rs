@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use lanes::clock::Timestamp;
 use lanes::job::LaneName;
+use lanes::job::budget::{Take, Taken, Window};
 use lanes::store::{
-    AttemptRecord, CancelAnswer, ClaimContext, Claimed, FreshClaim, JobFilter, JobRow, JobStore, Letter, LetterFilter,
-    LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, StateCount, Store,
-    StoreError, StoreResult, TakenOver, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed, FreshClaim, Gate, JobFilter, JobRow, JobStore,
+    Letter, LetterFilter, LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement,
+    StateCount, Store, StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -165,6 +166,39 @@ impl JobStore for Weather {
     async fn purge(&self, lane: &LaneName, retention: Retention) -> StoreResult<Purged> {
         self.meet(Asked::Other).await?;
         self.store.purge(lane, retention).await
+    }
+}
+
+#[async_trait]
+impl BudgetStore for Weather {
+    async fn take(&self, wish: &Take) -> StoreResult<Taken> {
+        self.meet(Asked::Other).await?;
+        self.store.take(wish).await
+    }
+
+    async fn block(&self, windows: &[Window], until: Timestamp) -> StoreResult<()> {
+        self.meet(Asked::Other).await?;
+        self.store.block(windows, until).await
+    }
+
+    async fn peek(&self, keys: &[String]) -> StoreResult<Vec<(String, Timestamp)>> {
+        self.meet(Asked::Other).await?;
+        self.store.peek(keys).await
+    }
+
+    async fn purge_budgets(&self, before: Timestamp) -> StoreResult<u64> {
+        self.meet(Asked::Other).await?;
+        self.store.purge_budgets(before).await
+    }
+
+    async fn gates(&self, lane: &LaneName, after: Option<&Gate>, limit: usize) -> StoreResult<Vec<Gate>> {
+        self.meet(Asked::Other).await?;
+        self.store.gates(lane, after, limit).await
+    }
+
+    async fn release_turns(&self, lane: &LaneName, now: Timestamp, turns: &[Turn]) -> StoreResult<Vec<Wake>> {
+        self.meet(Asked::Other).await?;
+        self.store.release_turns(lane, now, turns).await
     }
 }
 

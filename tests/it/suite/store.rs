@@ -64,7 +64,7 @@ impl Bench {
 
     /// Empties every table and registers the worker anew.
     pub async fn clear(&mut self) {
-        for table in ["jobs", "jobs_side", "letters", "attempts", "workers", "marks"] {
+        for table in ["jobs", "jobs_side", "letters", "attempts", "workers", "marks", "budgets"] {
             let sql = AssertSqlSafe(format!("DELETE FROM {table}"));
             match &self.backend {
                 Backend::Sqlite(..) if table == "jobs_side" => {}
@@ -83,28 +83,28 @@ impl Bench {
         }
     }
 
-    fn ctx(&self, now: Timestamp) -> ClaimContext {
+    pub fn ctx(&self, now: Timestamp) -> ClaimContext {
         ClaimContext { worker: self.worker, now, window: WINDOW }
     }
 
-    async fn fresh(&self, now: Timestamp, claim: &FreshClaim) -> Claimed {
+    pub async fn fresh(&self, now: Timestamp, claim: &FreshClaim) -> Claimed {
         self.store.claim_fresh(self.ctx(now), std::slice::from_ref(claim)).await.expect("claimed").remove(0)
     }
 
-    async fn run(&self, now: Timestamp, claim: &FreshClaim) -> Granted {
+    pub async fn run(&self, now: Timestamp, claim: &FreshClaim) -> Granted {
         granted(self.fresh(now, claim).await)
     }
 
-    async fn wake(&self, now: Timestamp, wake: &Wake) -> Claimed {
+    pub async fn wake(&self, now: Timestamp, wake: &Wake) -> Claimed {
         let claim = WokenClaim { key: wake.key, instance: wake.instance, token: Uuid::new_v4() };
         self.store.claim_woken(self.ctx(now), &[claim]).await.expect("claimed").remove(0)
     }
 
-    async fn settle(&self, now: Timestamp, claim: &FreshClaim, next: Next) -> Settled {
+    pub async fn settle(&self, now: Timestamp, claim: &FreshClaim, next: Next) -> Settled {
         self.store.settle(now, &[settlement(claim, next)]).await.expect("settled").remove(0)
     }
 
-    async fn release(&self, now: Timestamp) -> Vec<Wake> {
+    pub async fn release(&self, now: Timestamp) -> Vec<Wake> {
         self.store.release(&lane("bulk"), now, 100, 1_000).await.expect("released")
     }
 
@@ -112,7 +112,7 @@ impl Bench {
         self.store.job(instance).await.expect("read").expect("the row exists")
     }
 
-    async fn state(&self, instance: Uuid) -> State {
+    pub async fn state(&self, instance: Uuid) -> State {
         self.row(instance).await.state
     }
 
@@ -151,7 +151,7 @@ pub fn claim(instance: u128, id: &str, published_at: Timestamp) -> FreshClaim {
     claim_in("bulk", instance, id, published_at)
 }
 
-fn claim_in(lane_name: &str, instance: u128, id: &str, published_at: Timestamp) -> FreshClaim {
+pub fn claim_in(lane_name: &str, instance: u128, id: &str, published_at: Timestamp) -> FreshClaim {
     let (lane, tenant, id) = (lane(lane_name), Tenant::new("acme").expect("tenant"), JobId::new(id).expect("id"));
     FreshClaim {
         key: DedupKey::of(&lane, &tenant, &id),
@@ -230,17 +230,18 @@ macro_rules! on_every_store {
         mod sqlite {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::Bench::sqlite().await).await;
+                super::$test(crate::suite::store::Bench::sqlite().await).await;
             })*
         }
         mod postgres {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(super::Bench::postgres().await).await;
+                super::$test(crate::suite::store::Bench::postgres().await).await;
             })*
         }
     };
 }
+pub(super) use on_every_store;
 
 on_every_store! {
     a_job_runs_and_is_done,

@@ -1,0 +1,12 @@
+-- Budgets: one number per window (src/store/sqlite/budgets.rs).
+--
+-- due: when the token after the last one would be due at an even pace (the theoretical arrival time of GCRA), in
+-- microseconds since 1970. A window without a row, or whose time is long past, is a rested one.
+CREATE TABLE budgets (
+    key TEXT    NOT NULL PRIMARY KEY,
+    due INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Rows that wait for their turn in a budget: their resume_at is the word for that (IN_TURN in src/store/rows.rs), later
+-- than any time that comes, so that no clock but the budget's brings them back.
+CREATE INDEX jobs_turn ON jobs (lane, endpoint, tenant, published_at) WHERE resume_at = 253402214400000000;
