@@ -8,6 +8,7 @@
 
 mod bare;
 mod child;
+mod pacing;
 mod sink;
 #[path = "../../tests/it/services.rs"]
 #[allow(unused_imports, reason = "the tests use more of it")]
@@ -59,6 +60,9 @@ async fn main() {
     }
     if run("storm") {
         bench.storm().await;
+    }
+    if run("pacing") {
+        bench.pacing().await;
     }
     if run("memory") {
         bench.memory().await;

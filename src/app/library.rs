@@ -214,6 +214,7 @@ impl Builder {
             letters_kept: LETTERS_KEPT,
             lanes,
             endpoints: HashMap::from([(endpoint, rules)]),
+            budgets: Arc::default(),
         };
         let (telemetry, metrics) = Telemetry::prometheus();
         let dispatch = handler(shared);

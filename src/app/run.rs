@@ -25,6 +25,7 @@ use crate::http::Server;
 use crate::http::status::{self, Sources};
 use crate::job::LaneName;
 use crate::job::wire::DecodeRules;
+use crate::policy::pacing::Budgets;
 use crate::store::{Store, StoreError};
 use crate::telemetry::health::Health;
 use crate::telemetry::{Telemetry, UPKEEP_INTERVAL};
@@ -243,6 +244,22 @@ fn settings(specs: &Specs, only: Option<&[LaneName]>) -> WorkerSettings {
         letters_kept: specs.retention.letters,
         lanes: specs.lanes.iter().filter(wanted).map(|lane| lane_settings(specs, lane)).collect(),
         endpoints: specs.endpoints.iter().map(|spec| (spec.name.clone(), endpoint_settings(spec))).collect(),
+        budgets: Arc::new(budgets(specs)),
+    }
+}
+
+/// Of all lanes, also those that this worker does not run: their reserves count.
+fn budgets(specs: &Specs) -> Budgets {
+    let limited = specs.endpoints.iter().filter(|endpoint| !endpoint.limits.is_empty());
+    let overrides = specs.tenants.iter().flat_map(|tenant| {
+        let of_tenant = tenant.limits.iter();
+        of_tenant.map(|(endpoint, limits)| ((tenant.name.clone(), endpoint.clone()), limits.clone()))
+    });
+    Budgets {
+        limits: limited.map(|endpoint| (endpoint.name.clone(), endpoint.limits.clone())).collect(),
+        overrides: overrides.collect(),
+        weights: specs.tenants.iter().map(|tenant| (tenant.name.clone(), tenant.weight)).collect(),
+        reserves: specs.lanes.iter().map(|lane| (lane.name.clone(), lane.reserve)).collect(),
     }
 }
 

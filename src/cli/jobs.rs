@@ -13,7 +13,7 @@ use super::text::{Table, ago, clean, duration, shorten, until};
 use super::{dead, view};
 use crate::clock::Timestamp;
 use crate::job::{EndpointName, LaneName, Tenant};
-use crate::store::{AttemptRecord, CancelAnswer, JobFilter, JobRow, LIST_MAX, State, Store, StoreResult};
+use crate::store::{AttemptRecord, CancelAnswer, IN_TURN, JobFilter, JobRow, LIST_MAX, State, Store, StoreResult};
 
 /// Most characters of a free text in a table.
 const CELL_MAX: usize = 60;
@@ -208,6 +208,7 @@ fn sentence(row: &JobRow, now: Timestamp) -> String {
             None => "is being called".to_owned(),
         },
         State::Waiting => match row.resume_at {
+            Some(IN_TURN) => format!("waits ({}), goes on {}", row.reason, until(IN_TURN, now)),
             Some(at) => format!("waits ({}), goes on {} ({at})", row.reason, until(at, now)),
             None => format!("waits ({})", row.reason),
         },

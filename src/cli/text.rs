@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::store::IN_TURN;
 
 /// Units of durations, largest first, in milliseconds.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -66,6 +67,9 @@ pub fn ago(at: Timestamp, now: Timestamp) -> String {
 
 /// When something will go on: `in 2m 5s`, or `due` when that time has come.
 pub fn until(at: Timestamp, now: Timestamp) -> String {
+    if at == IN_TURN {
+        return "when its budget has room".to_owned();
+    }
     if at > now { format!("in {}", duration(at.since(now))) } else { "due".to_owned() }
 }
 

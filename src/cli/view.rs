@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
-use crate::store::{AttemptRecord, JobRow, Letter};
+use crate::store::{AttemptRecord, IN_TURN, JobRow, Letter};
 
 /// A time, or null.
 pub fn time(at: Option<Timestamp>) -> Value {
-    at.map_or(Value::Null, |at| at.to_string().into())
+    at.filter(|at| *at != IN_TURN).map_or(Value::Null, |at| at.to_string().into())
 }
 
 /// A job.

@@ -11,7 +11,7 @@ use super::reader::{Fault, Reader};
 use super::secret::{self, is_sensitive};
 use super::specs::EndpointSpec;
 use super::value::{Shown, anything, duration, flag, list, method, pointer, text};
-use super::{lanes, later};
+use super::{lanes, later, limits};
 use crate::job::EndpointName;
 use crate::policy::classify::{BodyRule, EndpointRules, StatusRange};
 
@@ -63,6 +63,7 @@ fn endpoint(name: &str, table: &Reader<'_>) -> Option<EndpointSpec> {
     let rules = rules(table);
     let allow_metadata = table.get_or("allow_metadata", false, flag);
     let http1_only = table.get_or("http1_only", false, flag);
+    let limits = limits::of_endpoint(table);
     later::endpoint(table);
     let name = EndpointName::new(name).map_err(|error| table.table_problem(&error.to_string(), "rename the endpoint"));
     let url = check_url(secret?.expose()).ok()?;
@@ -82,6 +83,7 @@ fn endpoint(name: &str, table: &Reader<'_>) -> Option<EndpointSpec> {
         rules,
         allow_metadata,
         http1_only,
+        limits,
     })
 }
 

@@ -46,9 +46,6 @@ fn lane(name: &str, table: &Reader<'_>, endpoints: &[&str]) -> Option<LaneSpec> 
     let mode = table.get_or("mode", Word { word: "parallel", value: false }, word(MODES));
     table.get("global_concurrency", integer(0..=1_000_000));
     table.not_yet("global_concurrency");
-    if reserve > 0.0 {
-        table.not_yet("reserve");
-    }
     if mode.value {
         table.not_yet("mode");
     }

@@ -7,14 +7,10 @@ use super::lanes::known_endpoint;
 use super::problem::similar;
 use super::reader::{Fault, Reader};
 use super::secret;
-use super::value::{Word, anything, duration, flag, integer, list, number, pointer, size, some_text, text, word};
+use super::value::{Word, anything, duration, flag, integer, list, pointer, size, some_text, text, word};
 
-const YEAR: Duration = Duration::from_hours(24 * 366);
-const MILLI: Duration = Duration::from_millis(1);
-
-/// Budgets, concurrency caps, signing and batches of one endpoint.
+/// Concurrency caps, signing and batches of one endpoint.
 pub fn endpoint(table: &Reader<'_>) {
-    table.tables("limits", limit);
     table.get("max_concurrency", integer(0..=1_000_000));
     table.get("max_concurrency_per_tenant", integer(0..=1_000_000));
     table.optional_table("signing", |signing| {
@@ -22,17 +18,9 @@ pub fn endpoint(table: &Reader<'_>) {
         signing.required("secret", "secret = \"env:NAME\"", secret::reference_only(signing.session));
     });
     table.optional_table("batch", batch);
-    for key in ["limits", "max_concurrency", "max_concurrency_per_tenant", "signing", "batch"] {
+    for key in ["max_concurrency", "max_concurrency_per_tenant", "signing", "batch"] {
         table.not_yet(key);
     }
-}
-
-fn limit(table: &Reader<'_>) {
-    table.required("requests", "how many calls: requests = 100", integer(0..=u32::MAX));
-    table.required("per", "in which time: per = \"1m\"", duration(MILLI..=YEAR));
-    table.get("burst", integer(0..=u32::MAX));
-    table.get("scope", word(&[("tenant", ()), ("endpoint", ())]));
-    table.get("headroom", number(0.01..=1.0));
 }
 
 fn batch(table: &Reader<'_>) {
@@ -61,31 +49,6 @@ fn batch_body(node: &Node) -> Result<serde_json::Value, Fault> {
         }
     }
     anything(node)
-}
-
-/// `[tenants.X]`
-pub fn tenants(root: &Reader<'_>) {
-    let endpoints = root.names("endpoints");
-    root.named_tables("tenants", |_, table| {
-        table.get("weight", integer(1..=1_000));
-        table.optional_free_table("limits", |limits| {
-            for (name, node) in limits.free_keys() {
-                if !endpoints.contains(&name) {
-                    let fault = Fault::new("there is no such endpoint");
-                    limits.fault(
-                        name,
-                        node,
-                        match similar(name, endpoints.iter().copied()) {
-                            Some(near) => fault.help(format!("did you mean {near:?}?")),
-                            None => fault,
-                        },
-                    );
-                }
-                limits.free_tables(name, node, limit);
-            }
-        });
-        table.table_not_yet();
-    });
 }
 
 /// `[schedules.X]`

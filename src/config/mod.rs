@@ -5,6 +5,7 @@ mod endpoints;
 mod general;
 mod lanes;
 mod later;
+mod limits;
 pub mod problem;
 mod reader;
 mod secret;
@@ -117,9 +118,9 @@ fn specs(root: &Reader<'_>) -> Specs {
     let log = general::log(root);
     let lanes = lanes::read(root);
     let endpoints = endpoints::read(root);
-    later::tenants(root);
+    let tenants = limits::tenants(root);
     later::schedules(root);
-    Specs { broker, store, http, dedup_window, worker, retention, log, lanes, endpoints }
+    Specs { broker, store, http, dedup_window, worker, retention, log, lanes, endpoints, tenants }
 }
 
 fn read_file(path: &Path) -> io::Result<String> {

@@ -204,6 +204,11 @@ impl<'a> Reader<'a> {
     /// Reads each table of a list of tables.
     pub fn tables<T>(&self, key: &'static str, read: impl Fn(&Self) -> T) -> Vec<T> {
         let Some(node) = self.node(key) else { return Vec::new() };
+        self.free_tables(key, node, read)
+    }
+
+    /// Reads each table of `node`, a list of tables whose key is not ours.
+    pub fn free_tables<T>(&self, key: &str, node: &'a Node, read: impl Fn(&Self) -> T) -> Vec<T> {
         let Value::Array(items) = &node.value else {
             self.fault(key, node, Fault::new(format!("expected a list of tables, found {}", node.kind())));
             return Vec::new();
@@ -211,18 +216,6 @@ impl<'a> Reader<'a> {
         self.record(key, node.to_json(), Some(&node.origin));
         let child = |item| Self { quiet: true, ..self.child(key, Some(item)) };
         items.iter().map(|item| child(item).run(&read)).collect()
-    }
-
-    /// Reads each table of `node`, a list of tables whose key is not ours.
-    pub fn free_tables(&self, key: &str, node: &'a Node, read: impl Fn(&Self)) {
-        let Value::Array(items) = &node.value else {
-            self.fault(key, node, Fault::new(format!("expected a list of tables, found {}", node.kind())));
-            return;
-        };
-        self.record(key, node.to_json(), Some(&node.origin));
-        for item in items {
-            Self { quiet: true, ..self.child(key, Some(item)) }.run(&read);
-        }
     }
 
     /// Reads each table below `key` by the name the user gave it, in the order of the file.

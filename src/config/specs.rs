@@ -8,9 +8,10 @@ use http::{HeaderName, HeaderValue, Method};
 use secrecy::SecretString;
 use url::Url;
 
-use crate::job::{EndpointName, LaneName};
+use crate::job::{EndpointName, LaneName, Tenant};
 use crate::policy::backoff::RetryPolicy;
 use crate::policy::classify::EndpointRules;
+use crate::policy::pacing::Limit;
 
 /// Everything that is configured.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct Specs {
     pub lanes: Vec<LaneSpec>,
     /// The endpoints, in the order of the file.
     pub endpoints: Vec<EndpointSpec>,
+    /// What is different for some tenants.
+    pub tenants: Vec<TenantSpec>,
 }
 
 /// Where jobs are queued.
@@ -140,6 +143,19 @@ pub struct EndpointSpec {
     pub allow_metadata: bool,
     /// Never HTTP/2.
     pub http1_only: bool,
+    /// How often it may be called; empty = as often as it can be.
+    pub limits: Vec<Limit>,
+}
+
+/// What is different for one tenant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TenantSpec {
+    /// Its name.
+    pub name: Tenant,
+    /// Share in each round among tenants that wait for one budget.
+    pub weight: u32,
+    /// Limits that replace an endpoint's.
+    pub limits: Vec<(EndpointName, Vec<Limit>)>,
 }
 
 impl fmt::Debug for EndpointSpec {

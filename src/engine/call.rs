@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 
+use super::paced::Pass;
 use super::settle::{Closing, Step};
 use super::{LaneContext, Owned};
 use crate::clock::Timestamp;
@@ -17,9 +18,10 @@ use crate::job::verdict::{Class, DeadReason, Verdict, WaitReason};
 use crate::policy::admit::{Admission, Suspicion, admit};
 use crate::policy::classify::{Judgement, judge};
 use crate::policy::headers::{self, RateReading};
-use crate::store::{AttemptRecord, Next, Settlement};
+use crate::store::{AttemptRecord, IN_TURN, Next, Settlement};
 
-/// A job that may be called now. Only [`check`] makes one, so nothing is called without a granted claim and admission.
+/// A job that may be called now. Only [`check`] makes one, so nothing is called without a granted claim, the tokens of its
+/// budgets and admission.
 #[derive(Debug)]
 pub(super) struct Admitted {
     owned: Owned,
@@ -33,8 +35,22 @@ impl Admitted {
     }
 }
 
-/// Decides whether an owned job may be called now; if not, its closing says why.
-pub(super) fn check(ctx: &LaneContext, owned: Owned, suspicion: Suspicion) -> Result<Admitted, Box<Closing>> {
+/// Decides whether an owned job that has its tokens may be called now; if not, its closing says why.
+pub(super) fn check(
+    ctx: &LaneContext,
+    owned: Owned,
+    _pass: Pass,
+    suspicion: Suspicion,
+) -> Result<Admitted, Box<Closing>> {
+    admissible(ctx, owned, suspicion).map(|(owned, limits)| Admitted { owned, limits })
+}
+
+/// Decides whether an owned job may be called now, tokens aside.
+pub(super) fn admissible(
+    ctx: &LaneContext,
+    owned: Owned,
+    suspicion: Suspicion,
+) -> Result<(Owned, CallLimits), Box<Closing>> {
     let now = ctx.clock.now();
     let Some(endpoint) = ctx.endpoints.get(&owned.job.endpoint) else {
         let detail = format!("endpoint {:?} is not configured any more", owned.job.endpoint.as_str());
@@ -50,7 +66,7 @@ pub(super) fn check(ctx: &LaneContext, owned: Owned, suspicion: Suspicion) -> Re
     };
     let granted = &owned.granted;
     match admit(meta, granted.attempt, limits.max_attempts, granted.takeovers, suspicion, now) {
-        Admission::Go => Ok(Admitted { owned, limits }),
+        Admission::Go => Ok((owned, limits)),
         Admission::Wait { reason, until } => Err(Box::new(park(owned, reason, until, false))),
         Admission::Dead { reason, detail } => Err(Box::new(bury(owned, reason, detail))),
     }
@@ -59,6 +75,12 @@ pub(super) fn check(ctx: &LaneContext, owned: Owned, suspicion: Suspicion) -> Re
 /// Gives an owned job back, to be called by whoever is next; no attempt is spent.
 pub(super) fn give_back(owned: Owned, now: Timestamp, effect_possible: bool) -> Closing {
     park(owned, WaitReason::Interrupted, now, effect_possible)
+}
+
+/// Parks an owned job until its turn in its budget; no attempt is spent.
+pub(super) fn await_turn(ctx: &LaneContext, owned: Owned) -> Closing {
+    ctx.backlog.add((owned.job.endpoint.clone(), owned.job.tenant.clone()));
+    park(owned, WaitReason::Budget, IN_TURN, false)
 }
 
 fn park(owned: Owned, reason: WaitReason, until: Timestamp, effect_possible: bool) -> Closing {
@@ -114,7 +136,25 @@ pub(super) async fn call(ctx: Arc<LaneContext>, admitted: Admitted, cut: Cancell
         ended_at: ctx.clock.now(),
         answer: Answer::NoAnswer("the call panicked; this is a bug in lanes or in the handler".to_owned()),
     });
-    conclude(&ctx, owned, limits, &outcome)
+    let closing = conclude(&ctx, owned, limits, &outcome);
+    cool_down(&ctx, &closing.event).await;
+    closing
+}
+
+/// The API said when it will take calls again: until then nobody gets a token, in no lane and no worker. A try is enough:
+/// who is not told meets the same answer.
+async fn cool_down(ctx: &LaneContext, event: &Event) {
+    let Event::Attempt(attempt) = event else { return };
+    let (Class::RateLimited, Some(wait)) = (attempt.class, attempt.retry_after) else { return };
+    let windows = ctx.budgets.cool_down_windows(&attempt.job.endpoint, &attempt.job.tenant);
+    if windows.is_empty() {
+        return;
+    }
+    let wait = wait.min(ctx.settings.retry.max_retry_after);
+    let until = attempt.started_at.plus(attempt.duration).plus(wait);
+    if let Err(error) = ctx.store.block(&windows, until).await {
+        tracing::warn!(lane = %ctx.settings.name, endpoint = %attempt.job.endpoint, %error, "the budget is not blocked");
+    }
 }
 
 fn conclude(ctx: &LaneContext, owned: Owned, limits: CallLimits, outcome: &Outcome) -> Closing {

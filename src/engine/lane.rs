@@ -18,10 +18,12 @@ use uuid::Uuid;
 use super::call::{self, Admitted};
 use super::claim::{self, ClaimResult, Claiming};
 use super::intake::{self, Arrival};
+use super::paced::{Entry, GateKey, Paced, Pass};
 use super::settle::{self, Closing};
-use super::{InHand, LaneContext, Owned};
+use super::{InHand, LaneContext, Owned, until_answered};
 use crate::broker;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
+use crate::job::budget::{Take, Taken};
 use crate::policy::admit::Suspicion;
 use crate::store::{BATCH_BYTES_MAX, BATCH_MAX};
 
@@ -57,6 +59,11 @@ enum Report {
         suspect: bool,
         closing: Box<Closing>,
     },
+    Asked {
+        key: GateKey,
+        wish: Take,
+        taken: Taken,
+    },
     Closed {
         asked: usize,
         again: Vec<InHand>,
@@ -73,6 +80,7 @@ struct Lane {
     due: VecDeque<InHand>,
     fresh: VecDeque<InHand>,
     owned: VecDeque<Owned>,
+    paced: Paced,
     closings: Vec<Closing>,
     claiming: usize,
     claims_in_flight: usize,
@@ -93,6 +101,7 @@ pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
     let mut intake_is_over = false;
     loop {
         let stopping = lane.end.stop.is_cancelled();
+        let moment = lane.next_moment();
         tokio::select! {
             biased;
             _ = reported.recv_many(&mut batch, REPORTS_MAX) => {}
@@ -102,6 +111,7 @@ pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
                 None => intake_is_over = true,
             },
             () = lane.end.stop.cancelled(), if !stopping => {}
+            () = come(&*lane.ctx.clock, moment), if moment.is_some() => {}
         }
         for report in batch.drain(..) {
             lane.take(report);
@@ -134,6 +144,7 @@ impl Lane {
             due: VecDeque::new(),
             fresh: VecDeque::new(),
             owned: VecDeque::new(),
+            paced: Paced::default(),
             closings: Vec::new(),
             claiming: 0,
             claims_in_flight: 0,
@@ -180,6 +191,10 @@ impl Lane {
                 }
                 self.closings.push(*closing);
             }
+            Report::Asked { key, wish, taken } => {
+                let park = self.paced.answered(&key, &wish, &taken, self.ctx.clock.now());
+                self.closings.extend(park.into_iter().map(|owned| call::await_turn(&self.ctx, owned)));
+            }
             Report::Closed { asked, again } => {
                 self.settles_in_flight -= 1;
                 self.settling -= asked;
@@ -198,8 +213,8 @@ impl Lane {
             tokio::spawn(broker::give_back(receipts));
         }
         let now = self.ctx.clock.now();
-        let closings = self.owned.drain(..).map(|owned| call::give_back(owned, now, false));
-        self.closings.extend(closings);
+        let owned = self.owned.drain(..).chain(self.paced.drain());
+        self.closings.extend(owned.map(|owned| call::give_back(owned, now, false)));
     }
 
     fn is_empty(&self) -> bool {
@@ -212,28 +227,76 @@ impl Lane {
         self.start_claims();
         self.start_settles();
         self.ctx.telemetry.inflight(&self.ctx.settings.name, self.calling);
-        let busy = !self.is_empty() || !self.due.is_empty() || !self.fresh.is_empty() || !self.owned.is_empty();
-        self.ctx.progress.holds(self.owned.len() + self.calling, busy);
+        let held = self.owned.len() + self.paced.len();
+        let busy = !self.is_empty() || !self.due.is_empty() || !self.fresh.is_empty() || held > 0;
+        self.ctx.progress.holds(held + self.calling, busy);
     }
 
+    /// First the jobs whose tokens have come, then those that need none; the others ask for theirs.
     fn start_calls(&mut self) {
-        while self.calling < self.ctx.settings.concurrency {
-            let Some(owned) = self.owned.pop_front() else { break };
-            let now = self.ctx.clock.now();
-            match self.admit(owned, now) {
+        let (now, slots) = (self.ctx.clock.now(), self.ctx.settings.concurrency);
+        while self.calling < slots {
+            let mut next = self.paced.due(now);
+            if next.is_none() && self.calling + self.paced.reserved(slots) < slots {
+                next = self.next_unpaced(now);
+            }
+            let Some((owned, pass)) = next else { break };
+            match self.admit(owned, pass, now) {
                 Ok(admitted) => self.start_call(admitted),
                 Err(closing) => self.closings.push(*closing),
             }
         }
+        self.ask_for_tokens(now);
     }
 
-    fn admit(&self, owned: Owned, now: Timestamp) -> Result<Admitted, Box<Closing>> {
+    /// The next owned job that needs no tokens; those before it that need some are let in to wait for them.
+    fn next_unpaced(&mut self, now: Timestamp) -> Option<(Owned, Pass)> {
+        while let Some(owned) = self.owned.pop_front() {
+            // who may not be called takes no token
+            let owned = match call::admissible(&self.ctx, owned, self.suspicion()) {
+                Ok((owned, _)) => owned,
+                Err(closing) => {
+                    self.closings.push(*closing);
+                    continue;
+                }
+            };
+            let (lane, job) = (&self.ctx.settings.name, &owned.job);
+            let windows = self.ctx.budgets.windows(lane, &job.endpoint, &job.tenant);
+            match self.paced.enter(owned, windows, &self.ctx.backlog, now) {
+                Entry::Free(owned, pass) => return Some((owned, pass)),
+                Entry::Held => {}
+                Entry::Park(owned) => self.closings.push(call::await_turn(&self.ctx, owned)),
+            }
+        }
+        None
+    }
+
+    fn ask_for_tokens(&mut self, now: Timestamp) {
+        if self.paced.len() == 0 {
+            return;
+        }
+        let room = self.ctx.settings.concurrency - self.calling;
+        while let Some((key, wish)) = self.paced.next_wish(room, now) {
+            let (ctx, reports) = (Arc::clone(&self.ctx), self.reports.clone());
+            help(reports, async move {
+                let taken = until_answered(&ctx, "take tokens", || ctx.store.take(&wish)).await;
+                Report::Asked { key, wish, taken }
+            });
+        }
+    }
+
+    /// When a job may be called that cannot be called now: its token's time, while a slot is free for it.
+    fn next_moment(&self) -> Option<Timestamp> {
+        self.paced.next_moment().filter(|_| self.calling < self.ctx.settings.concurrency)
+    }
+
+    fn admit(&self, owned: Owned, pass: Pass, now: Timestamp) -> Result<Admitted, Box<Closing>> {
         let liveness = &self.ctx.liveness;
         if !liveness.may_call(now) || owned.worker != liveness.worker() {
             // our lease is, or was, over: whoever took the row over must not find us calling
             return Err(Box::new(call::give_back(owned, now, false)));
         }
-        call::check(&self.ctx, owned, self.suspicion())
+        call::check(&self.ctx, owned, pass, self.suspicion())
     }
 
     fn suspicion(&self) -> Suspicion {
@@ -254,7 +317,8 @@ impl Lane {
     fn start_claims(&mut self) {
         let most = OWNED_PER_SLOT * self.ctx.settings.concurrency;
         while self.claims_in_flight < STATEMENTS_IN_FLIGHT_MAX {
-            let room = most.saturating_sub(self.claiming + self.owned.len() + self.calling).min(BATCH_MAX);
+            let room =
+                most.saturating_sub(self.claiming + self.owned.len() + self.paced.len() + self.calling).min(BATCH_MAX);
             let starving = self.owned.is_empty() && self.calling + self.claiming < self.ctx.settings.concurrency;
             if room < self.ctx.settings.concurrency / 2 && !starving {
                 return; // slots free up one by one: a claim for each would cost more than the calls
@@ -294,6 +358,12 @@ impl Lane {
             let (ctx, reports) = (Arc::clone(&self.ctx), self.reports.clone());
             help(reports, async move { Report::Closed { asked: count, again: settle::close(&ctx, batch).await } });
         }
+    }
+}
+
+async fn come(clock: &dyn Clock, moment: Option<Timestamp>) {
+    if let Some(moment) = moment {
+        clock.sleep_until(moment).await;
     }
 }
 

@@ -1,16 +1,19 @@
 //! The read flow: the only room that drives. Deliveries come in on the left, every one is settled on the right.
 //!
 //! Reading order: `settings`, `intake` (deliveries in), `lane` (the state machine of one lane), `claim`, `call`,
-//! `settle` (the only ack), `releaser`, `upkeep` (liveness, sweeps, retention), `worker` (all of it together).
+//! `paced` (tokens of budgets),
+//! `settle` (the only ack), `releaser` (due rows), `turns` (rows that wait for a budget), `upkeep` (liveness, sweeps, retention), `worker` (all of it together).
 
 pub mod settings;
 mod intake;
 pub use intake::queues;
 mod lane;
+mod paced;
 mod claim;
 mod call;
 mod settle;
 mod releaser;
+mod turns;
 mod upkeep;
 mod graveyard;
 mod monitor;
@@ -28,9 +31,11 @@ use crate::broker::{Broker, Receipt};
 use crate::clock::{self, SharedClock, Timestamp};
 use crate::dispatch::Dispatch;
 use crate::job::{DedupKey, EndpointName, Job};
+use crate::policy::pacing::Budgets;
 use crate::store::{Granted, Store, StoreError, WorkerId};
 use crate::telemetry::Telemetry;
 use crate::telemetry::health::Health;
+use paced::Backlog;
 use settings::{EndpointSettings, LaneSettings};
 
 /// First wait after the store or the broker failed; doubles up to [`FAILURE_WAIT_MAX`].
@@ -51,6 +56,9 @@ struct LaneContext {
     liveness: Arc<Liveness>,
     health: Health,
     parked: Parked,
+    budgets: Arc<Budgets>,
+    backlog: Backlog,
+    in_turn: Parked,
     progress: Progress,
 }
 
@@ -142,7 +150,7 @@ impl Liveness {
     }
 }
 
-/// Tells the releaser of a lane that a job was parked, and until when.
+/// Tells whoever brings jobs of a lane back that one was parked.
 #[derive(Debug, Default)]
 struct Parked {
     notify: Notify,

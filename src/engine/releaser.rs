@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{FailureWait, LaneContext, until_answered};
+use super::{FailureWait, LaneContext, turns, until_answered};
 use crate::broker::{Outgoing, PublishError};
 use crate::clock::Timestamp;
 use crate::job::wire;
@@ -27,7 +27,8 @@ pub(super) async fn run(ctx: Arc<LaneContext>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let work = async {
             let now = ctx.clock.now();
-            let queued_max = QUEUED_PER_PREFETCH * usize::from(ctx.settings.prefetch);
+            // beside those whose turn has come, which must not keep the others waiting
+            let queued_max = QUEUED_PER_PREFETCH * usize::from(ctx.settings.prefetch) + turns::RELEASE_MAX as usize;
             let wakes = until_answered(&ctx, "release", || ctx.store.release(lane, now, RELEASE_MAX, queued_max)).await;
             let full = wakes.len() == RELEASE_MAX;
             publish(&ctx, wakes).await;

@@ -1,12 +1,14 @@
 //! What the engine has to know: plain values, taken from the configuration by `app`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::job::wire::DecodeRules;
 use crate::job::{EndpointName, LaneName};
 use crate::policy::backoff::RetryPolicy;
 use crate::policy::classify::EndpointRules;
+use crate::policy::pacing::Budgets;
 
 /// One lane.
 #[derive(Debug, Clone)]
@@ -55,4 +57,6 @@ pub struct WorkerSettings {
     pub lanes: Vec<LaneSettings>,
     /// The endpoints its jobs may name.
     pub endpoints: HashMap<EndpointName, EndpointSettings>,
+    /// What the endpoints allow.
+    pub budgets: Arc<Budgets>,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Copy, InHand, LaneContext, until_decided};
 use crate::broker::{self, Receipt};
 use crate::job::event::{AttemptNext, Event};
-use crate::store::{Next, RawLetter, Settled, Settlement, State};
+use crate::store::{IN_TURN, Next, RawLetter, Settled, Settlement, State};
 
 /// A copy on its way out.
 #[derive(Debug)]
@@ -155,6 +155,7 @@ fn reconcile(ctx: &LaneContext, settlement: &Settlement, state: State, event: &m
             Event::Attempt(attempt) => attempt.next = AttemptNext::Cancelled,
             _ => *event = Event::Cancelled { lane: ctx.settings.name.clone() },
         },
+        (Next::Waiting { resume_at, .. }, _) if *resume_at == IN_TURN => ctx.in_turn.tell(),
         (Next::Waiting { .. }, _) => ctx.parked.tell(),
         _ => {}
     }

@@ -27,6 +27,8 @@ const SWEEP_QUEUED_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_RUN_EVERY: Duration = Duration::from_mins(1);
 /// How often ended rows are forgotten, and the watermark of each lane is raised.
 const RETENTION_EVERY: Duration = Duration::from_secs(30);
+/// How long the number of a budget is kept that nobody took tokens of.
+const BUDGETS_KEPT: Duration = Duration::from_hours(1);
 /// Most ended rows forgotten in one statement.
 const PURGE_MAX: usize = 5_000;
 /// Consuming minutes after which everything unacked at that time has been decided: the broker's longest unacked time
@@ -214,6 +216,11 @@ async fn forget(upkeep: &Upkeep) -> StoreResult<()> {
         if let Err(error) = forget_lane(upkeep, ctx).await {
             failed.get_or_insert(error);
         }
+    }
+    // a window that has rested so long is as good as new, whatever its tolerance
+    let budgets_before = upkeep.clock.now().minus(BUDGETS_KEPT);
+    if let Err(error) = upkeep.store.purge_budgets(budgets_before).await {
+        failed.get_or_insert(error);
     }
     let letters_before = upkeep.clock.now().minus(upkeep.settings.letters_kept);
     while upkeep.store.purge_letters(letters_before, PURGE_MAX).await? == PURGE_MAX as u64 {}

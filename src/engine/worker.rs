@@ -9,9 +9,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{self, LaneEnd};
+use super::paced::Backlog;
 use super::settings::WorkerSettings;
 use super::upkeep::{self, Upkeep};
-use super::{FailureWait, LaneContext, Liveness, Parked, Progress, graveyard, monitor, releaser};
+use super::{FailureWait, LaneContext, Liveness, Parked, Progress, graveyard, monitor, releaser, turns};
 use crate::broker::Broker;
 use crate::clock::{self, SharedClock};
 use crate::dispatch::Dispatch;
@@ -80,6 +81,7 @@ pub async fn run(parts: WorkerParts, stop: CancellationToken) -> Result<(), Work
     for ctx in &lanes {
         running.spawn(lane::run(Arc::clone(ctx), end.clone()));
         helpers.spawn(releaser::run(Arc::clone(ctx), stop.clone()));
+        helpers.spawn(turns::run(Arc::clone(ctx), stop.clone()));
         helpers.spawn(upkeep::sweep_queued(Arc::clone(ctx), stop.clone()));
     }
     if let Some(first) = lanes.first() {
@@ -151,6 +153,9 @@ fn contexts(parts: &WorkerParts, liveness: &Arc<Liveness>) -> Vec<Arc<LaneContex
             clock: Arc::clone(&parts.clock),
             liveness: Arc::clone(liveness),
             parked: Parked::default(),
+            budgets: Arc::clone(&parts.settings.budgets),
+            backlog: Backlog::default(),
+            in_turn: Parked::default(),
             progress: Progress::default(),
         })
     };

@@ -17,7 +17,7 @@ use crate::clock::{SharedClock, Timestamp};
 use crate::config::Specs;
 use crate::job::verdict::DeadReason;
 use crate::job::{LaneName, wire};
-use crate::store::{LIST_MAX, LetterFilter, State, StateCount, Store};
+use crate::store::{IN_TURN, LIST_MAX, LetterFilter, State, StateCount, Store};
 
 /// Real-time latency "now" is that of so much time.
 const NOW: Duration = Duration::from_secs(3);
@@ -222,7 +222,11 @@ fn waiting(states: &[StateCount], lane: &LaneName, now: Timestamp) -> Vec<Waitin
                 State::Queued => State::Queued.as_str().to_owned(),
                 _ => return None,
             };
-            Some(Waiting { reason, jobs: count.jobs, next_in: count.next_resume_at.map(|at| at.since(now)) })
+            Some(Waiting {
+                reason,
+                jobs: count.jobs,
+                next_in: count.next_resume_at.filter(|at| *at != IN_TURN).map(|at| at.since(now)),
+            })
         })
         .collect();
     waiting.sort_by(|a, b| b.jobs.cmp(&a.jobs).then_with(|| a.reason.cmp(&b.reason)));

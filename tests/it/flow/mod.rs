@@ -3,6 +3,7 @@
 pub mod rig;
 mod weather;
 mod batches;
+mod budgets;
 mod dedup;
 mod faults;
 mod forgetting;

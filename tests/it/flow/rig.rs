@@ -34,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Reads of the store for each second that a test's clock moves.
 const READS_A_SECOND: usize = 10;
+/// Reads of the store for each smaller step.
+const READS_A_STEP: usize = 3;
 
 /// Where a test runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -373,6 +375,19 @@ impl Rig {
         assert!(found.await.is_ok(), "no {what}; calls so far: {:#?}", self.api.calls());
     }
 
+    /// Waits until `holds`, while the clock goes on in steps, in real time enough for the worker to keep up.
+    pub async fn until_in_steps(&self, step: Duration, what: &str, holds: impl AsyncFn() -> bool) {
+        let found = within(PATIENCE, async {
+            while !holds().await {
+                self.clock.advance(step);
+                for _ in 0..READS_A_STEP {
+                    self.rows().await;
+                }
+            }
+        });
+        assert!(found.await.is_ok(), "no {what}; rows: {:#?}", self.rows().await);
+    }
+
     /// Waits until `holds`, while the clock stands still.
     pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
         let found = within(PATIENCE, async {
@@ -481,5 +496,6 @@ pub fn settings() -> WorkerSettings {
         letters_kept: Duration::from_secs(30 * 86_400),
         lanes: vec![lane("realtime", 4), lane("bulk", 2)],
         endpoints: HashMap::from([(crm(), endpoint)]),
+        budgets: Arc::default(),
     }
 }
