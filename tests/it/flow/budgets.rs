@@ -154,7 +154,7 @@ async fn realtime_has_its_reserve(backend: Backend) {
     let rig = Rig::new(backend, |_, _| Reply::status(200)).await;
     publish(&rig, "bulk", "acme", 60).await;
     let worker = rig.start_with(limited(60, Duration::from_mins(1), 1, Scope::Tenant, 0.5));
-    until(&rig, "saturated import", |calls| calls.len() == 5).await;
+    until(&rig, "saturated import", |calls| calls.len() == 14).await;
     let asked_at = rig.now();
     publish(&rig, "realtime", "acme", 1).await;
     let calls = until(&rig, "real-time call", |calls| calls.iter().any(|seen| seen.lane == "realtime")).await;
