@@ -33,10 +33,8 @@ fn limit(table: &Reader<'_>) -> Option<Limit> {
     let headroom = table.get_or("headroom", HEADROOM, number(0.01..=1.0));
     let limit = Limit { requests: requests?, per: per?, burst, scope, headroom };
     if headroom < 1.0 && limit.most_in_window() > f64::from(limit.requests).max(1.0) {
-        table.warn(
-            "burst",
-            "and what headroom leaves of the limit are together more than the limit: it can be exceeded",
-        );
+        table
+            .warn("burst", "is, together with the pace (requests x headroom), more than the limit: it can be exceeded");
     }
     Some(limit)
 }

@@ -1038,6 +1038,10 @@ fn doubtful_combinations_are_said() {
         ("[broker]\nurl = \"amqp://h/%2f\"\n", "default: store.url: is a file"),
         ("[http]\nlisten = \"0.0.0.0:9464\"\n", "lanes.toml:2: http.listen: can be reached"),
         ("", "default: endpoints: there is none"),
+        (
+            "[endpoints.a]\nurl = \"http://x\"\nlimits = [{ requests = 10, per = \"1m\", burst = 9 }]\n",
+            "lanes.toml:3: endpoints.a.limits.burst: is, together with the pace",
+        ),
     ];
     for (text, expect) in table {
         let warnings = loaded(&format!("{text}[lanes.a]\n"), &[]).warnings;
