@@ -99,8 +99,9 @@ pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
     let mut lane = Lane::new(ctx, end, reports);
     let mut batch = Vec::new();
     let mut intake_is_over = false;
+    // as this loop has seen it: nothing may be let in between the look at the stop and the end
+    let mut stopping = false;
     loop {
-        let stopping = lane.end.stop.is_cancelled();
         let moment = lane.next_moment();
         tokio::select! {
             biased;
@@ -119,14 +120,15 @@ pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
         while let Ok(arrival) = arrivals.try_recv() {
             lane.arrive(arrival);
         }
-        if lane.end.stop.is_cancelled() {
+        stopping = lane.end.stop.is_cancelled();
+        if stopping {
             lane.wind_down();
         } else {
             // a lane that is given nothing any more must not look as if it had nothing to do
             assert!(!intake_is_over, "the intake of lane {} ended before the stop", lane.ctx.settings.name);
         }
         lane.pump();
-        if lane.end.stop.is_cancelled() && lane.is_empty() {
+        if stopping && lane.is_empty() {
             break;
         }
     }
