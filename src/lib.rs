@@ -8,6 +8,8 @@ pub mod config;
 pub mod broker;
 pub mod db;
 pub mod store;
+pub mod plan;
+pub mod governor;
 pub mod dispatch;
 pub mod telemetry;
 pub mod publish;

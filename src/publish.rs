@@ -1,6 +1,7 @@
 //! The write flow: a new job becomes a message, the broker confirms it, and only then it counts as published.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,12 +55,14 @@ pub struct Publisher {
     telemetry: Telemetry,
     clock: SharedClock,
     source: &'static str,
+    /// The last publish time that was given: each job has one of its own, so that jobs go in publish order.
+    stamped: Arc<AtomicI64>,
 }
 
 impl Publisher {
     /// A publisher to `broker`; `source` is the label of its metric (a closed set: `cli`, `library`, `demo`).
     pub fn new(broker: Arc<dyn Broker>, telemetry: Telemetry, clock: SharedClock, source: &'static str) -> Self {
-        Self { broker, telemetry, clock, source }
+        Self { broker, telemetry, clock, source, stamped: Arc::default() }
     }
 
     /// Publishes one job and waits for the confirm.
@@ -78,7 +81,7 @@ impl Publisher {
     /// Per job. After `Unconfirmed` it is not known whether the job is stored; publishing the same id again is safe.
     pub async fn publish(&self, jobs: Vec<NewJob>) -> Vec<Result<Published, PublishError>> {
         let started = self.clock.now();
-        let jobs: Vec<Job> = jobs.into_iter().map(|job| stamp(job, started)).collect();
+        let jobs: Vec<Job> = jobs.into_iter().map(|job| stamp(job, self.next_time(started))).collect();
         let mut answers: Vec<Option<Result<(), PublishError>>> = vec![None; jobs.len()];
         let mut wait = RETRY_WAIT_MIN;
         loop {
@@ -106,6 +109,13 @@ impl Publisher {
         answers.pop().unwrap_or_else(|| Err(PublishError::Unconfirmed("the broker gave no answer".to_owned())))?;
         self.telemetry.record(&Event::Published { lane: lane.clone(), source: self.source });
         Ok(())
+    }
+
+    /// `now`, or the first moment after the last one that was given.
+    fn next_time(&self, now: Timestamp) -> Timestamp {
+        let next = |last: i64| Some(now.as_micros().max(last.saturating_add(1)));
+        let last = self.stamped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        last.ok().and_then(next).map_or(now, Timestamp::from_micros)
     }
 
     fn conclude(&self, job: Job, answer: Option<Result<(), PublishError>>) -> Result<Published, PublishError> {

@@ -33,7 +33,9 @@ use crate::engine::settings::{EndpointSettings, LaneSettings, WorkerSettings};
 use crate::job::wire::DecodeRules;
 use crate::job::{EndpointName, LaneName, NameError};
 use crate::policy::backoff::RetryPolicy;
+use crate::policy::circuit::CircuitRules;
 use crate::policy::classify::EndpointRules;
+use crate::policy::pacing::{Budgets, EndpointBudget, Learn};
 use crate::publish::Publisher;
 use crate::telemetry::Telemetry;
 use crate::telemetry::health::Health;
@@ -99,6 +101,7 @@ impl Lane {
             },
             name: self.name,
             concurrency: self.concurrency,
+            global_concurrency: None,
             prefetch: self.prefetch.unwrap_or(natural),
             retry: self.retry,
             window,
@@ -205,6 +208,9 @@ impl Builder {
         let queues: Vec<_> = lanes.iter().flat_map(|lane| crate::engine::queues(&lane.name)).collect();
         broker.declare(&queues).await?;
         let rules = EndpointSettings { rules: EndpointRules::default(), timeout: self.timeout };
+        // a handler that says when to come back is believed; that it fails is its own affair
+        let quiet = EndpointBudget { learn: Learn::Off, circuit: CircuitRules::NEVER, ..EndpointBudget::default() };
+        let budgets = Budgets { endpoints: HashMap::from([(endpoint.clone(), quiet)]), ..Budgets::default() };
         let settings = WorkerSettings {
             name: app::worker_name(),
             lease: self.lease,
@@ -214,7 +220,7 @@ impl Builder {
             letters_kept: LETTERS_KEPT,
             lanes,
             endpoints: HashMap::from([(endpoint, rules)]),
-            budgets: Arc::default(),
+            budgets: Arc::new(budgets),
         };
         let (telemetry, metrics) = Telemetry::prometheus();
         let dispatch = handler(shared);

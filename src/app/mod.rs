@@ -9,11 +9,12 @@ use std::sync::Arc;
 use secrecy::ExposeSecret;
 
 use crate::broker::{Broker, BrokerError};
-use crate::clock::SharedClock;
+use crate::clock::{SharedClock, Timestamp};
 use crate::config::Specs;
 use crate::db::DbError;
 use crate::dispatch::http::DispatchError;
 use crate::engine::worker::WorkerFailed;
+use crate::governor::{Governor, sync};
 use crate::http::HttpError;
 use crate::publish::Publisher;
 use crate::store::{Store, StoreError};
@@ -21,7 +22,7 @@ use crate::telemetry::Telemetry;
 use backends::Stores;
 pub(crate) use backends::broker_at;
 pub(crate) use run::{Assembly, run_assembly, worker_name};
-pub use run::{WorkerOptions, run_worker};
+pub use run::{WorkerOptions, budgets, run_worker};
 
 /// Connections of a command that only reads.
 const READER_CONNECTIONS: u32 = 2;
@@ -68,6 +69,16 @@ pub async fn open_store(specs: &Specs) -> Result<Arc<dyn Store>, AppError> {
     let store = Stores::open(specs.store.url.expose_secret()).await?.handle("reader", READER_CONNECTIONS)?;
     store.time().await?;
     Ok(store)
+}
+
+/// What the workers know of budgets, for commands that read.
+///
+/// # Errors
+/// The store did not answer.
+pub async fn open_governor(specs: &Specs, store: &dyn Store, now: Timestamp) -> Result<Governor, AppError> {
+    let governor = Governor::observer(budgets(specs));
+    sync::round(&governor, store, now, Timestamp::EPOCH).await?;
+    Ok(governor)
 }
 
 /// A publisher whose lanes' queues exist.

@@ -23,8 +23,8 @@ use crate::engine::settings::{EndpointSettings, LaneSettings, WorkerSettings};
 use crate::engine::worker::{self, WorkerParts};
 use crate::http::Server;
 use crate::http::status::{self, Sources};
-use crate::job::LaneName;
 use crate::job::wire::DecodeRules;
+use crate::job::{EndpointName, LaneName};
 use crate::policy::pacing::Budgets;
 use crate::store::{Store, StoreError};
 use crate::telemetry::health::Health;
@@ -249,24 +249,37 @@ fn settings(specs: &Specs, only: Option<&[LaneName]>) -> WorkerSettings {
 }
 
 /// Of all lanes, also those that this worker does not run: their reserves count.
-fn budgets(specs: &Specs) -> Budgets {
-    let limited = specs.endpoints.iter().filter(|endpoint| !endpoint.limits.is_empty());
+pub fn budgets(specs: &Specs) -> Budgets {
+    let endpoints = specs.endpoints.iter().map(|endpoint| (endpoint.name.clone(), endpoint.budget.clone()));
     let overrides = specs.tenants.iter().flat_map(|tenant| {
         let of_tenant = tenant.limits.iter();
         of_tenant.map(|(endpoint, limits)| ((tenant.name.clone(), endpoint.clone()), limits.clone()))
     });
     Budgets {
-        limits: limited.map(|endpoint| (endpoint.name.clone(), endpoint.limits.clone())).collect(),
+        costs_max: costs_max(&specs.endpoints),
+        endpoints: endpoints.collect(),
         overrides: overrides.collect(),
         weights: specs.tenants.iter().map(|tenant| (tenant.name.clone(), tenant.weight)).collect(),
         reserves: specs.lanes.iter().map(|lane| (lane.name.clone(), lane.reserve)).collect(),
     }
 }
 
+/// The dearest call that counts in the budgets of each endpoint.
+fn costs_max(endpoints: &[EndpointSpec]) -> HashMap<EndpointName, u32> {
+    let mut most = HashMap::new();
+    for endpoint in endpoints {
+        let owner = endpoint.budget.shares.as_ref().unwrap_or(&endpoint.name);
+        let cost = most.entry(owner.clone()).or_insert(1);
+        *cost = endpoint.budget.cost.max(*cost);
+    }
+    most
+}
+
 fn lane_settings(specs: &Specs, lane: &LaneSpec) -> LaneSettings {
     LaneSettings {
         name: lane.name.clone(),
         concurrency: lane.concurrency as usize,
+        global_concurrency: lane.global_concurrency,
         prefetch: lane.prefetch,
         retry: lane.retry.clone(),
         decode: DecodeRules {

@@ -20,7 +20,7 @@ pub enum Exit {
     Failed = 1,
     /// The command line or the configuration is wrong; nothing was tried.
     Usage = 2,
-    /// `lanes status` found something that needs a person.
+    /// `lanes status` found something that needs a person, or `lanes plan` something that can't be met.
     Unhealthy = 3,
     /// There is no such job or dead letter.
     NotFound = 5,

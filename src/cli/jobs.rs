@@ -11,7 +11,9 @@ use super::error::{CliError, Exit};
 use super::out::note;
 use super::text::{Table, ago, clean, duration, shorten, until};
 use super::{dead, view};
+use crate::app;
 use crate::clock::Timestamp;
+use crate::governor::view::{Hold, hold_of};
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::store::{AttemptRecord, CancelAnswer, IN_TURN, JobFilter, JobRow, LIST_MAX, State, Store, StoreResult};
 
@@ -146,9 +148,15 @@ async fn show(mut ctx: Context, job: &str) -> Result<Exit, CliError> {
     let now = store.time().await?;
     let attempts = store.attempts(row.instance).await?;
     let letter = store.letter(row.instance).await?;
+    let governor = app::open_governor(&ctx.specs, &*store, now).await?;
+    let hold = hold_of(&governor, &*store, &row, now).await?;
     if ctx.out.is_json() {
         let mut document = view::job(&row);
         document["schema"] = 1.into();
+        document["hold"] = hold.map_or(
+            json!(null),
+            |hold| json!({ "reason": hold.reason, "until": view::time(hold.until), "why": hold.why }),
+        );
         document["attempts"] = attempts.iter().map(view::attempt).collect();
         document["letter"] = letter.map_or(json!(null), |found| view::letter(&found.letter));
         ctx.out.document(&document)?;
@@ -162,7 +170,7 @@ async fn show(mut ctx: Context, job: &str) -> Result<Exit, CliError> {
         ("tenant", row.tenant.to_string()),
         ("endpoint", row.endpoint.to_string()),
         ("published", format!("{} ({})", row.published_at, ago(row.published_at, now))),
-        ("state", sentence(&row, now)),
+        ("state", sentence(&row, hold.as_ref(), now)),
         ("attempts", attempts_text(&row)),
     ];
     for (name, value) in fields {
@@ -200,7 +208,7 @@ async fn find(store: &dyn Store, job: &str) -> Result<JobRow, CliError> {
 }
 
 /// Where a job is, why, and what happens next.
-fn sentence(row: &JobRow, now: Timestamp) -> String {
+fn sentence(row: &JobRow, hold: Option<&Hold>, now: Timestamp) -> String {
     let ended = row.ended_at.map(|at| format!(" {}", ago(at, now))).unwrap_or_default();
     let text = match row.state {
         State::Run => match row.worker {
@@ -208,7 +216,7 @@ fn sentence(row: &JobRow, now: Timestamp) -> String {
             None => "is being called".to_owned(),
         },
         State::Waiting => match row.resume_at {
-            Some(IN_TURN) => format!("waits ({}), goes on {}", row.reason, until(IN_TURN, now)),
+            Some(IN_TURN) => in_turn(row, hold, now),
             Some(at) => format!("waits ({}), goes on {} ({at})", row.reason, until(at, now)),
             None => format!("waits ({})", row.reason),
         },
@@ -218,6 +226,16 @@ fn sentence(row: &JobRow, now: Timestamp) -> String {
         State::Cancelled => format!("cancelled{ended}"),
     };
     if row.cancel_requested && row.state.is_alive() { format!("{text}; cancel requested") } else { text }
+}
+
+/// Why a job waits for its turn, and until about when.
+fn in_turn(row: &JobRow, hold: Option<&Hold>, now: Timestamp) -> String {
+    let Some(hold) = hold else { return format!("waits ({}), its turn is about to come", row.reason) };
+    let since = row.held_since.map(|since| format!("; held back since {}", ago(since, now))).unwrap_or_default();
+    match hold.until {
+        Some(at) => format!("waits ({}), goes on about {} ({at}): {}{since}", hold.reason, until(at, now), hold.why),
+        None => format!("waits ({}): {}{since}", hold.reason, hold.why),
+    }
 }
 
 fn attempts_text(row: &JobRow) -> String {

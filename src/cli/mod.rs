@@ -12,6 +12,8 @@ mod worker;
 mod publish;
 mod status;
 mod jobs;
+mod limits;
+mod plan;
 mod dead;
 mod bulk;
 mod config;
@@ -36,6 +38,8 @@ Examples:
       publish one job; the same id within the deduplication window is called once
   lanes publish bulk --endpoint crm --from contacts.ndjson
       publish a file, one job per line; after an interruption go on with --resume
+  lanes limits set crm 50/1m --tenant acme --for 2h
+      slow one tenant down for two hours, also for the jobs that wait already
   lanes dead retry --lane bulk --reason exhausted
       put dead letters back to work, after showing what would happen
 
@@ -64,9 +68,14 @@ enum Command {
     /// Look at jobs, cancel them, run them again
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
+    /// Look at budgets and what holds calls back; set limits while workers run
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
     /// Look at dead letters, put them back to work or delete them
     #[command(subcommand)]
     Dead(dead::DeadCommand),
+    /// Simulate a load: when each lane drains, what waits, which budget is too small; exit 3 when it can't be met
+    Plan(Box<plan::PlanArgs>),
     /// Check the configuration, or show what is in effect
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -117,7 +126,9 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Publish(args) => publish::run(quiet()?, *args).await,
         Command::Status(args) => status::run(quiet()?, args).await,
         Command::Jobs(command) => jobs::run(quiet()?, command).await,
+        Command::Limits(command) => limits::run(quiet()?, command).await,
         Command::Dead(command) => dead::run(quiet()?, command).await,
+        Command::Plan(args) => plan::run(quiet()?, *args).await,
         Command::Config(command) => config::run(&globals, &command),
         Command::Migrate => migrate::run(quiet()?).await,
         Command::Completions(args) => completions::run(&args),

@@ -13,11 +13,11 @@ pub fn lane<'a>(specs: &'a Specs, name: &LaneName, exit: Exit) -> Result<&'a Lan
     found.ok_or_else(|| unknown(exit, "lane", name.as_str(), &known.collect::<Vec<_>>()))
 }
 
-/// The endpoint of that name; exit 1 when there is none.
-pub fn endpoint<'a>(specs: &'a Specs, name: &EndpointName) -> Result<&'a EndpointSpec, CliError> {
+/// The endpoint of that name; `exit` when there is none.
+pub fn endpoint<'a>(specs: &'a Specs, name: &EndpointName, exit: Exit) -> Result<&'a EndpointSpec, CliError> {
     let known = specs.endpoints.iter().map(|endpoint| endpoint.name.as_str());
     let found = specs.endpoints.iter().find(|endpoint| endpoint.name == *name);
-    found.ok_or_else(|| unknown(Exit::Failed, "endpoint", name.as_str(), &known.collect::<Vec<_>>()))
+    found.ok_or_else(|| unknown(exit, "endpoint", name.as_str(), &known.collect::<Vec<_>>()))
 }
 
 fn unknown(exit: Exit, kind: &str, name: &str, known: &[&str]) -> CliError {

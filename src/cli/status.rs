@@ -10,16 +10,25 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::error::{CliError, Exit};
 use super::signals::Signals;
-use super::text::{Table, ago, count, counted, until};
+use super::text::{Table, ago, count, counted, shorten, until};
 use super::view;
+use crate::app;
 use crate::broker::{Broker, BrokerError};
 use crate::clock::{self, Clock as _, Timestamp};
 use crate::config::Specs;
+use crate::governor::view::Held;
+use crate::governor::{self, Governor, sync};
 use crate::job::{LaneName, wire};
-use crate::store::{State, StateCount, Store, StoreResult, WorkerRow};
+use crate::store::{IN_TURN, State, StateCount, Store, StoreResult, WorkerRow};
 
 /// Time between two pictures of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// Most endpoints and tenants of a lane that are shown of those that wait for a turn; all of them: `lanes limits list`.
+const HELD_SHOWN_MAX: usize = 20;
+/// Most characters of a name, and of a reason.
+const CELL_MAX: usize = 40;
+const WHY_MAX: usize = 100;
 
 /// Arguments of `lanes status`.
 #[derive(Debug, Args)]
@@ -64,6 +73,8 @@ struct Picture {
     store: Result<(), String>,
     lanes: Vec<(LaneName, Lane)>,
     workers: Vec<(WorkerRow, bool)>,
+    /// Who waits for a turn in a budget, most jobs first, and why.
+    held: Vec<Held>,
 }
 
 /// Something that needs a person.
@@ -111,8 +122,14 @@ async fn look(ctx: &Context, doors: &mut Doors) -> Result<Picture, CliError> {
     for lane in &ctx.specs.lanes {
         lanes.entry(lane.name.clone()).or_default().configured = true;
     }
-    let mut picture =
-        Picture { now: ctx.clock.now(), broker: Ok(()), store: Ok(()), lanes: Vec::new(), workers: Vec::new() };
+    let mut picture = Picture {
+        now: ctx.clock.now(),
+        broker: Ok(()),
+        store: Ok(()),
+        lanes: Vec::new(),
+        workers: Vec::new(),
+        held: Vec::new(),
+    };
     picture.store = match opened(&mut doors.store, ctx.store()).await? {
         Ok(store) => read_store(&*store, &ctx.specs, &mut picture, &mut lanes).await.map_err(|error| error.to_string()),
         Err(why) => Err(why),
@@ -150,6 +167,9 @@ async fn read_store(
     for count in store.state_counts().await? {
         lanes.entry(count.lane.clone()).or_default().counts.push(count);
     }
+    let governor = Governor::observer(app::budgets(specs));
+    sync::round(&governor, store, picture.now, Timestamp::EPOCH).await?;
+    picture.held = governor::view::held(&governor, store, picture.now).await?;
     for (lane, letters) in store.letter_counts().await? {
         lanes.entry(lane).or_default().dead = letters;
     }
@@ -262,14 +282,35 @@ fn lanes_table(picture: &Picture) -> Table {
 }
 
 fn waiting_table(picture: &Picture) -> Table {
-    let mut table = Table::new(&["WAITING IN", "REASON", ">JOBS", "NEXT"]);
+    let mut table = Table::new(&["WAITING IN", "REASON", ">JOBS", "NEXT", "LAST", "ENDPOINT", "TENANT", "WHY"]);
+    let in_time = |at: Option<Timestamp>| at.map(|at| until(at, picture.now)).unwrap_or_default();
     for (name, lane) in &picture.lanes {
-        for waiting in lane.counts.iter().filter(|count| count.state == State::Waiting) {
-            let next = waiting.next_resume_at.map(|at| until(at, picture.now)).unwrap_or_default();
-            table.row([name.to_string(), waiting.reason.clone(), count(waiting.jobs), next]);
+        for waiting in lane.counts.iter().filter(|count| count.state == State::Waiting && !is_in_turn(count)) {
+            let next = in_time(waiting.next_resume_at);
+            let unknown = [const { String::new() }; 4];
+            let cells = [name.to_string(), waiting.reason.clone(), count(waiting.jobs), next];
+            table.row(cells.into_iter().chain(unknown));
+        }
+        for held in picture.held.iter().filter(|held| held.of.lane == *name).take(HELD_SHOWN_MAX) {
+            let next = held.next.as_ref();
+            table.row([
+                name.to_string(),
+                next.map_or("due", |next| next.reason.as_str()).to_owned(),
+                count(held.of.jobs),
+                in_time(next.and_then(|next| next.until)),
+                in_time(held.last_at),
+                held.of.endpoint.to_string(),
+                shorten(held.of.tenant.as_str(), CELL_MAX),
+                next.map(|next| shorten(&next.why, WHY_MAX)).unwrap_or_default(),
+            ]);
         }
     }
     table
+}
+
+/// Rows that wait for their turn: what holds them back is told by endpoint and tenant.
+fn is_in_turn(count: &StateCount) -> bool {
+    count.next_resume_at == Some(IN_TURN)
 }
 
 fn workers_table(picture: &Picture) -> Table {
@@ -288,6 +329,14 @@ fn workers_table(picture: &Picture) -> Table {
 
 fn document(picture: &Picture, problems: &[Problem]) -> Value {
     let reachable = |state: &Result<(), String>| json!({ "reachable": state.is_ok(), "error": state.as_ref().err() });
+    let held = |held: &Held| {
+        json!({
+            "lane": held.of.lane, "endpoint": held.of.endpoint, "tenant": held.of.tenant, "jobs": held.of.jobs,
+            "oldest_published_at": view::time(Some(held.of.oldest_published_at)),
+            "reason": held.next.as_ref().map(|next| next.reason), "why": held.next.as_ref().map(|next| &next.why),
+            "next_at": view::time(held.next.as_ref().and_then(|next| next.until)), "last_at": view::time(held.last_at),
+        })
+    };
     let lane = |(name, lane): &(LaneName, Lane)| {
         let waiting: Vec<Value> = lane
             .counts
@@ -314,6 +363,7 @@ fn document(picture: &Picture, problems: &[Problem]) -> Value {
         "schema": 1, "healthy": problems.is_empty(), "time": view::time(Some(picture.now)),
         "broker": reachable(&picture.broker), "store": reachable(&picture.store),
         "lanes": picture.lanes.iter().map(lane).collect::<Vec<_>>(),
+        "held": picture.held.iter().map(held).collect::<Vec<_>>(),
         "workers": picture.workers.iter().map(worker).collect::<Vec<_>>(),
         "problems": problems.iter().map(problem).collect::<Vec<_>>(),
     })
@@ -325,7 +375,7 @@ mod tests {
 
     fn picture(lane: Lane) -> Picture {
         let lanes = vec![(LaneName::new("bulk").expect("valid"), lane)];
-        Picture { now: Timestamp::EPOCH, broker: Ok(()), store: Ok(()), lanes, workers: Vec::new() }
+        Picture { now: Timestamp::EPOCH, broker: Ok(()), store: Ok(()), lanes, workers: Vec::new(), held: Vec::new() }
     }
 
     fn kinds(picture: &Picture) -> Vec<&'static str> {

@@ -18,7 +18,7 @@ pub fn job(row: &JobRow) -> Value {
         "takeovers": row.takeovers, "effect_possible": row.effect_possible, "cancel_requested": row.cancel_requested,
         "holds_key": row.holds_key, "worker": row.worker,
         "published_at": time(Some(row.published_at)), "resume_at": time(row.resume_at),
-        "released_at": time(row.released_at), "ended_at": time(row.ended_at),
+        "released_at": time(row.released_at), "ended_at": time(row.ended_at), "held_since": time(row.held_since),
     })
 }
 

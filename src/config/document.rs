@@ -1,6 +1,6 @@
 //! The configuration as a tree of values, each with where it came from: the file, then the environment over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use toml::Spanned;
@@ -108,14 +108,43 @@ impl Node {
 
     /// The value as JSON, as it was written.
     pub fn to_json(&self) -> serde_json::Value {
+        self.json(&|text| text.into())
+    }
+
+    /// The same, but what a variable says is the number or the truth that it looks like: it can be read again.
+    pub fn to_json_by_looks(&self) -> serde_json::Value {
+        self.json(&|text| {
+            let plain = text.trim();
+            let whole = plain.parse::<i64>().map(serde_json::Value::from);
+            let number = whole.or_else(|_| plain.parse::<f64>().map(serde_json::Value::from));
+            number.or_else(|_| plain.parse::<bool>().map(serde_json::Value::from)).unwrap_or_else(|_| text.into())
+        })
+    }
+
+    fn json(&self, variable: &dyn Fn(&str) -> serde_json::Value) -> serde_json::Value {
         match &self.value {
-            Value::Text(text) | Value::Datetime(text) | Value::Variable(text) => text.as_str().into(),
+            Value::Variable(text) => variable(text),
+            Value::Text(text) | Value::Datetime(text) => text.as_str().into(),
             Value::Integer(number) => (*number).into(),
             Value::Float(number) => (*number).into(),
             Value::Bool(flag) => (*flag).into(),
-            Value::Array(items) => items.iter().map(Self::to_json).collect(),
-            Value::Table(table) => table.iter().map(|(key, node)| (key.clone(), node.to_json())).collect(),
+            Value::Array(items) => items.iter().map(|item| item.json(variable)).collect(),
+            Value::Table(table) => table.iter().map(|(key, node)| (key.clone(), node.json(variable))).collect(),
         }
+    }
+
+    /// The variables that parts of the value came from, each once.
+    pub fn variables(&self) -> BTreeSet<&str> {
+        let own = match &self.origin {
+            Origin::Variable(name) => Some(name.as_str()),
+            Origin::File(_) => None,
+        };
+        let parts: BTreeSet<&str> = match &self.value {
+            Value::Array(items) => items.iter().flat_map(Self::variables).collect(),
+            Value::Table(table) => table.values().flat_map(Self::variables).collect(),
+            _ => BTreeSet::new(),
+        };
+        own.into_iter().chain(parts).collect()
     }
 }
 
@@ -206,41 +235,87 @@ pub fn overlay(table: &mut Table, env: &BTreeMap<String, String>) -> Vec<Problem
     problems
 }
 
-fn set(root: &mut Table, path: &[String], name: &str, text: &str) -> Result<(), (String, Option<String>)> {
+/// What is wrong with a variable's name, and what to do.
+type Wrong = (String, Option<String>);
+
+/// What a part of a variable's name is looked up in.
+enum Inside<'a> {
+    Table(&'a mut Table),
+    List(&'a mut Vec<Node>),
+}
+
+fn set(root: &mut Table, path: &[String], name: &str, text: &str) -> Result<(), Wrong> {
     if path.iter().any(String::is_empty) {
         return Err(("names no key: an empty part between underscores".into(), None));
     }
-    let origin = Origin::Variable(name.to_owned());
-    let mut table = root;
-    for (depth, part) in path.iter().enumerate() {
-        let last = depth + 1 == path.len();
-        let key = alike(table, part);
-        let chosen_by_user = depth == 1 && NAMED_TABLES.contains(&path[0].as_str());
-        if key.is_none() && chosen_by_user {
-            let help = similar(part, table.keys().map(String::as_str))
-                .map(|known| format!("did you mean {}?", renamed(name, depth, known)));
-            let help = help.or_else(|| {
-                Some(format!("a variable can change what the file has under [{}], not add to it", path[0]))
-            });
-            return Err((format!("there is no {}.{part}", path[0]), help));
-        }
-        let key = key
-            .unwrap_or_else(|| if depth == 3 && path[2] == "headers" { part.replace('_', "-") } else { part.clone() });
-        if last {
-            let mut node = Node::of_variable(name, text);
-            if let Some(old) = table.get(&key) {
-                node.key = old.key.clone();
-            }
-            table.insert(key, node);
+    let mut inside = Inside::Table(root);
+    for depth in 0..path.len() {
+        let is_item = matches!(inside, Inside::List(_));
+        let node = match inside {
+            Inside::Table(table) => value_of(table, path, depth, name)?,
+            Inside::List(items) => item_of(items, path, depth, name)?,
+        };
+        if depth + 1 == path.len() {
+            let new = Node::of_variable(name, text);
+            // a table's place among its neighbours is that of its key
+            let key = if is_item { new.key.clone() } else { node.key.clone() };
+            *node = Node { key, ..new };
             return Ok(());
         }
-        let empty = || Node { origin: origin.clone(), key: origin.clone(), value: Value::Table(Table::new()) };
-        match &mut table.entry(key).or_insert_with(empty).value {
-            Value::Table(inner) => table = inner,
+        inside = match &mut node.value {
+            Value::Table(table) => Inside::Table(table),
+            Value::Array(items) => Inside::List(items),
             _ => return Err((format!("{} is not a table", path[..=depth].join(".")), None)),
-        }
+        };
     }
     Ok(())
+}
+
+/// The value that the part of `path` at `depth` means in `table`; made where a variable may add it.
+fn value_of<'a>(table: &'a mut Table, path: &[String], depth: usize, name: &str) -> Result<&'a mut Node, Wrong> {
+    let part = &path[depth];
+    let key = alike(table, part);
+    let chosen_by_user = depth == 1 && NAMED_TABLES.contains(&path[0].as_str());
+    if key.is_none() && chosen_by_user {
+        let near = similar(part, table.keys().map(String::as_str)).and_then(|near| renamed(name, depth, near));
+        let help = match near {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("a variable can change what the file has under [{}], not add to it", path[0]),
+        };
+        return Err((format!("there is no {}.{part}", path[0]), Some(help)));
+    }
+    let key =
+        key.unwrap_or_else(|| if depth == 3 && path[2] == "headers" { part.replace('_', "-") } else { part.clone() });
+    let value = if is_list(&path[..=depth]) { Value::Array(Vec::new()) } else { Value::Table(Table::new()) };
+    let origin = Origin::Variable(name.to_owned());
+    Ok(table.entry(key).or_insert_with(|| Node { origin: origin.clone(), key: origin, value }))
+}
+
+/// The item that the part of `path` at `depth` counts to.
+fn item_of<'a>(items: &'a mut [Node], path: &[String], depth: usize, name: &str) -> Result<&'a mut Node, Wrong> {
+    let (list, part, count) = (path[..depth].join("."), &path[depth], items.len());
+    let variable = name.split("__").take(depth).collect::<Vec<_>>().join("__");
+    if !part.bytes().all(|byte| byte.is_ascii_digit()) {
+        let help = format!("say which item by its number, from 0 on: {variable}__0");
+        return Err((format!("{list} is a list, which has no {part:?}"), Some(help)));
+    }
+    // a number too large for the machine is beyond the end as well
+    let item = part.parse::<usize>().ok().and_then(|at| items.get_mut(at));
+    item.ok_or_else(|| {
+        let there = match count {
+            0 => "there is none".to_owned(),
+            1 => "there is 1, item 0".to_owned(),
+            _ => format!("there are {count}, items 0 to {}", count - 1),
+        };
+        let help = format!("to add an item, set the whole list: {variable}");
+        (format!("{list} has no item {part}: {there}"), Some(help))
+    })
+}
+
+/// Where a list of tables stands, be there one or not.
+fn is_list(path: &[String]) -> bool {
+    let is = |at: usize, part: &str| path.get(at).is_some_and(|key| key == part);
+    is(2, "limits") && (path.len() == 3 && is(0, "endpoints") || path.len() == 4 && is(0, "tenants"))
 }
 
 /// The key of `table` that `part` of a variable's name means: case and `-` or `_` do not matter.
@@ -249,12 +324,10 @@ fn alike(table: &Table, part: &str) -> Option<String> {
     table.keys().find(|key| plain(key) == plain(part)).cloned()
 }
 
-/// The variable's name with another part at `depth`.
-pub fn renamed(variable: &str, depth: usize, part: &str) -> String {
+/// The variable's name with another part at `depth`; `None` when it does not reach there.
+pub fn renamed(variable: &str, depth: usize, part: &str) -> Option<String> {
     let path = variable.strip_prefix(PREFIX).unwrap_or(variable);
     let mut parts: Vec<_> = path.split("__").map(str::to_owned).collect();
-    if let Some(old) = parts.get_mut(depth) {
-        *old = part.to_ascii_uppercase().replace('-', "_");
-    }
-    format!("{PREFIX}{}", parts.join("__"))
+    *parts.get_mut(depth)? = part.to_ascii_uppercase().replace('-', "_");
+    Some(format!("{PREFIX}{}", parts.join("__")))
 }

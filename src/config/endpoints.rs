@@ -6,14 +6,16 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method};
 use url::{Host, Url};
 
+use super::budgets::{self, Named};
 use super::document::{Node, Value};
 use super::reader::{Fault, Reader};
 use super::secret::{self, is_sensitive};
 use super::specs::EndpointSpec;
 use super::value::{Shown, anything, duration, flag, list, method, pointer, text};
-use super::{lanes, later, limits};
+use super::{lanes, later};
 use crate::job::EndpointName;
 use crate::policy::classify::{BodyRule, EndpointRules, StatusRange};
+use crate::policy::pacing::EndpointBudget;
 
 /// Headers that belong to the connection or that lanes writes itself.
 const OWN_HEADERS: [&str; 11] = [
@@ -36,16 +38,24 @@ const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(100, 100, 100, 200)];
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254);
 
-/// All endpoints, in the order of the file.
-pub fn read(root: &Reader<'_>) -> Vec<EndpointSpec> {
+/// All endpoints, in the order of the file, and the budget of each name.
+pub fn read(root: &Reader<'_>) -> (Vec<EndpointSpec>, Named) {
     lanes::check_alike(root, "endpoints");
     if root.names("endpoints").is_empty() {
         root.warn("endpoints", "there is none, so every job that names one becomes a dead letter");
     }
-    root.named_tables("endpoints", endpoint).into_iter().flatten().collect()
+    let names = root.names("endpoints");
+    let read = root.named_tables("endpoints", |name, table| {
+        let (spec, budget) = endpoint(name, table, &names);
+        (spec, (name.to_owned(), budget))
+    });
+    let (specs, by_name): (Vec<_>, Named) = read.into_iter().unzip();
+    budgets::check(root, &by_name);
+    (specs.into_iter().flatten().collect(), by_name)
 }
 
-fn endpoint(name: &str, table: &Reader<'_>) -> Option<EndpointSpec> {
+/// The endpoint if it can be called, and its budget anyway: others may share it.
+fn endpoint(name: &str, table: &Reader<'_>, endpoints: &[&str]) -> (Option<EndpointSpec>, EndpointBudget) {
     let secret = table.required(
         "url",
         "say where it is: url = \"https://api.example.com/path\"",
@@ -63,16 +73,16 @@ fn endpoint(name: &str, table: &Reader<'_>) -> Option<EndpointSpec> {
     let rules = rules(table);
     let allow_metadata = table.get_or("allow_metadata", false, flag);
     let http1_only = table.get_or("http1_only", false, flag);
-    let limits = limits::of_endpoint(table);
+    let budget = budgets::read(name, table, endpoints);
     later::endpoint(table);
     let name = EndpointName::new(name).map_err(|error| table.table_problem(&error.to_string(), "rename the endpoint"));
-    let url = check_url(secret?.expose()).ok()?;
-    if !allow_metadata && is_metadata(&url) {
+    let url = secret.and_then(|secret| check_url(secret.expose()).ok());
+    if !allow_metadata && url.as_ref().is_some_and(is_metadata) {
         let help = "set allow_metadata = true if jobs really may read this machine's cloud credentials";
         table.problem("url", "is the address of a cloud's metadata service", Some(help));
     }
-    Some(EndpointSpec {
-        name: name.ok()?,
+    let spec = name.ok().zip(url).map(|(name, url)| EndpointSpec {
+        name,
         url,
         default_method,
         allow_methods,
@@ -83,8 +93,9 @@ fn endpoint(name: &str, table: &Reader<'_>) -> Option<EndpointSpec> {
         rules,
         allow_metadata,
         http1_only,
-        limits,
-    })
+        budget: budget.clone(),
+    });
+    (spec, budget)
 }
 
 fn timeout() -> impl Fn(&Node) -> Result<Duration, Fault> {
@@ -137,7 +148,7 @@ fn path_pattern(node: &Node) -> Result<String, Fault> {
 fn headers(table: &Reader<'_>) -> Vec<(HeaderName, HeaderValue)> {
     let one = |(key, node): (&str, &Node)| match header(table, key, node) {
         Ok((name, value, shown)) => {
-            table.record(key, shown, Some(&node.origin));
+            table.record(key, shown, Some(node));
             Some((name, value))
         }
         Err(fault) => {

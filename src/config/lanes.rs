@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::budgets::cap;
 use super::problem::similar;
 use super::reader::Reader;
 use super::specs::LaneSpec;
@@ -44,8 +45,7 @@ fn lane(name: &str, table: &Reader<'_>, endpoints: &[&str]) -> Option<LaneSpec> 
     }
     let reserve = table.get_or("reserve", 0.0, number(0.0..=1.0));
     let mode = table.get_or("mode", Word { word: "parallel", value: false }, word(MODES));
-    table.get("global_concurrency", integer(0..=1_000_000));
-    table.not_yet("global_concurrency");
+    let global_concurrency = cap(table, "global_concurrency");
     if mode.value {
         table.not_yet("mode");
     }
@@ -58,6 +58,7 @@ fn lane(name: &str, table: &Reader<'_>, endpoints: &[&str]) -> Option<LaneSpec> 
         Ok(name) => Some(LaneSpec {
             name,
             concurrency,
+            global_concurrency,
             prefetch: u16::try_from(prefetch).unwrap_or(u16::MAX),
             reserve,
             retry,

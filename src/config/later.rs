@@ -9,18 +9,15 @@ use super::reader::{Fault, Reader};
 use super::secret;
 use super::value::{Word, anything, duration, flag, integer, list, pointer, size, some_text, text, word};
 
-/// Concurrency caps, signing and batches of one endpoint.
+/// Signing and batches of one endpoint.
 pub fn endpoint(table: &Reader<'_>) {
-    table.get("max_concurrency", integer(0..=1_000_000));
-    table.get("max_concurrency_per_tenant", integer(0..=1_000_000));
     table.optional_table("signing", |signing| {
         signing.required("scheme", "scheme = \"standard-webhooks\"", word(&[("standard-webhooks", ())]));
         signing.required("secret", "secret = \"env:NAME\"", secret::reference_only(signing.session));
     });
     table.optional_table("batch", batch);
-    for key in ["max_concurrency", "max_concurrency_per_tenant", "signing", "batch"] {
-        table.not_yet(key);
-    }
+    table.not_yet("signing");
+    table.not_yet("batch");
 }
 
 fn batch(table: &Reader<'_>) {

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::budgets::{self, Named};
 use super::document::Node;
 use super::problem::similar;
 use super::reader::{Fault, Reader};
 use super::specs::TenantSpec;
-use super::value::{Word, duration, integer, number, word};
+use super::value::{Word, duration, duration_text, integer, number, word};
 use crate::job::{EndpointName, Tenant};
-use crate::policy::pacing::{HEADROOM, LIMITS_MAX, Limit, Scope};
+use crate::policy::limit::{HEADROOM, LIMITS_MAX, Limit, Scope};
 
 const YEAR: Duration = Duration::from_hours(24 * 366);
 const MILLI: Duration = Duration::from_millis(1);
@@ -49,36 +50,46 @@ fn problem_of(limits: &[Limit], counted: impl Fn(&Limit) -> Option<Scope>) -> Op
     twice.map(|limit| format!("say twice what is allowed per {:?}, for the same calls", limit.per))
 }
 
-/// `[tenants.X]`
-pub fn tenants(root: &Reader<'_>) -> Vec<TenantSpec> {
-    let endpoints = root.names("endpoints");
-    root.named_tables("tenants", |name, table| tenant(name, table, &endpoints)).into_iter().flatten().collect()
+/// `[tenants.X]`; `budgets` are those of all endpoints.
+pub fn tenants(root: &Reader<'_>, budgets: &Named) -> Vec<TenantSpec> {
+    root.named_tables("tenants", |name, table| tenant(name, table, budgets)).into_iter().flatten().collect()
 }
 
-fn tenant(name: &str, table: &Reader<'_>, endpoints: &[&str]) -> Option<TenantSpec> {
+fn tenant(name: &str, table: &Reader<'_>, budgets: &Named) -> Option<TenantSpec> {
     let weight = table.get_or("weight", 1, integer(1..=1_000));
     let limits = table.optional_free_table("limits", |limits| {
-        limits.free_keys().filter_map(|(endpoint, node)| one(limits, endpoint, node, endpoints)).collect()
+        limits.free_keys().filter_map(|(endpoint, node)| one(limits, endpoint, node, budgets)).collect()
     });
     let name = Tenant::new(name).map_err(|error| table.table_problem(&error.to_string(), "rename the tenant"));
     Some(TenantSpec { name: name.ok()?, weight, limits: limits.unwrap_or_default() })
 }
 
-fn one<'a>(
-    limits: &Reader<'a>,
-    endpoint: &str,
-    node: &'a Node,
-    endpoints: &[&str],
-) -> Option<(EndpointName, Vec<Limit>)> {
-    if !endpoints.contains(&endpoint) {
+fn one<'a>(limits: &Reader<'a>, endpoint: &str, node: &'a Node, budgets: &Named) -> Option<(EndpointName, Vec<Limit>)> {
+    if !budgets.contains_key(endpoint) {
         let fault = Fault::new("there is no such endpoint");
-        let help = similar(endpoint, endpoints.iter().copied()).map(|near| format!("did you mean {near:?}?"));
+        let help = similar(endpoint, budgets.keys().map(String::as_str)).map(|near| format!("did you mean {near:?}?"));
         limits.fault(endpoint, node, help.into_iter().fold(fault, Fault::help));
     }
-    let own: Vec<Limit> = limits.free_tables(endpoint, node, limit).into_iter().flatten().collect();
+    let dearest = budgets::dearest(budgets, endpoint);
+    let checked = |table: &Reader<'_>| {
+        let limit = limit(table)?;
+        if let Some((dearest, cost)) = dearest.filter(|(_, cost)| limit.requests > 0 && *cost > limit.requests) {
+            let allowed = format!("{} per {}", limit.requests, duration_text(limit.per));
+            let message = format!("is {allowed}, but a call of {dearest:?} costs {cost}: it can never be called");
+            table.problem("requests", &message, Some("one call costs at most what each limit allows in its time"));
+        }
+        Some(limit)
+    };
+    let own: Vec<Limit> = limits.free_tables(endpoint, node, checked).into_iter().flatten().collect();
     // for its tenant alone, whatever the scope
     if let Some(problem) = problem_of(&own, |_| None) {
         limits.problem(endpoint, &problem, Some("keep the stricter one"));
+    }
+    if let Some(owner) = budgets.get(endpoint).and_then(|budget| budget.shares.as_ref()) {
+        // windows are named after the owner: these would never be looked at, or count beside the owner's
+        let message = format!("counts in the budget of {:?}, and has no limits of its own", owner.as_str());
+        let help = format!("write them for that one, they are for both: limits = {{ {owner} = [...] }}");
+        limits.problem(endpoint, &message, Some(&help));
     }
     EndpointName::new(endpoint).ok().map(|name| (name, own))
 }

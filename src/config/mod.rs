@@ -1,5 +1,6 @@
 //! A border: reads `lanes.toml` and the environment into [`Specs`], or says everything that is wrong at once.
 
+mod budgets;
 mod document;
 mod endpoints;
 mod general;
@@ -117,8 +118,8 @@ fn specs(root: &Reader<'_>) -> Specs {
     let worker = general::worker(root);
     let log = general::log(root);
     let lanes = lanes::read(root);
-    let endpoints = endpoints::read(root);
-    let tenants = limits::tenants(root);
+    let (endpoints, budgets) = endpoints::read(root);
+    let tenants = limits::tenants(root, &budgets);
     later::schedules(root);
     Specs { broker, store, http, dedup_window, worker, retention, log, lanes, endpoints, tenants }
 }

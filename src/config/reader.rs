@@ -49,7 +49,7 @@ pub struct Setting {
     pub path: Vec<String>,
     /// Its value; secrets are masked.
     pub value: Json,
-    /// `default`, `lanes.toml:3` or a variable's name.
+    /// `default`, `lanes.toml:3` or a variable's name; then the variables that changed parts of it.
     pub origin: String,
 }
 
@@ -82,6 +82,13 @@ impl Session<'_> {
         }
     }
 
+    /// Where a value came from: its place, then the variables that changed parts of it.
+    fn origins_text(&self, node: &Node) -> String {
+        let whole = self.origin_text(Some(&node.origin));
+        let parts = node.variables().into_iter().filter(|name| *name != whole).map(str::to_owned);
+        std::iter::once(whole.clone()).chain(parts).collect::<Vec<_>>().join(", ")
+    }
+
     fn origin_text(&self, origin: Option<&Origin>) -> String {
         match origin {
             None => "default".to_owned(),
@@ -96,6 +103,8 @@ pub struct Reader<'a> {
     /// What all readers share.
     pub session: &'a Session<'a>,
     path: Vec<String>,
+    /// Parts of a variable's name before those of its keys.
+    depth: usize,
     origin: Option<&'a Origin>,
     table: Option<&'a Table>,
     /// Inside of a list, whose value is recorded as a whole.
@@ -107,7 +116,7 @@ impl<'a> Reader<'a> {
     /// Reads the whole document.
     pub fn root<T>(session: &'a Session<'a>, table: &'a Table, read: impl FnOnce(&Self) -> T) -> T {
         let (path, known) = (Vec::new(), RefCell::default());
-        Self { session, path, origin: None, table: Some(table), quiet: false, known }.run(read)
+        Self { session, path, depth: 0, origin: None, table: Some(table), quiet: false, known }.run(read)
     }
 
     fn run<T>(&self, read: impl FnOnce(&Self) -> T) -> T {
@@ -121,10 +130,14 @@ impl<'a> Reader<'a> {
 
     fn report_unknown(&self, key: &str, node: &Node, known: &[&str]) {
         let near = similar(key, known.iter().copied());
-        let help = match (&node.key, near) {
-            (Origin::Variable(name), Some(near)) => format!("did you mean {}?", renamed(name, self.path.len(), near)),
-            (_, Some(near)) => format!("did you mean {near:?}?"),
-            (_, None) => format!("known here: {}", known.join(", ")),
+        let variable = match &node.key {
+            Origin::Variable(name) => near.and_then(|near| renamed(name, self.depth, near)),
+            Origin::File(_) => None,
+        };
+        let help = match (variable, near) {
+            (Some(variable), _) => format!("did you mean {variable}?"),
+            (None, Some(near)) => format!("did you mean {near:?}?"),
+            (None, None) => format!("known here: {}", known.join(", ")),
         };
         self.push(&node.key, format!("{} is not a setting", self.named(key)), Some(help));
     }
@@ -154,7 +167,7 @@ impl<'a> Reader<'a> {
         let node = self.node(key)?;
         match parse(node) {
             Ok(value) => {
-                self.record(key, value.shown(), Some(&node.origin));
+                self.record(key, value.shown(), Some(node));
                 Some(value)
             }
             Err(fault) => {
@@ -213,9 +226,10 @@ impl<'a> Reader<'a> {
             self.fault(key, node, Fault::new(format!("expected a list of tables, found {}", node.kind())));
             return Vec::new();
         };
-        self.record(key, node.to_json(), Some(&node.origin));
-        let child = |item| Self { quiet: true, ..self.child(key, Some(item)) };
-        items.iter().map(|item| child(item).run(&read)).collect()
+        self.record(key, node.to_json_by_looks(), Some(node));
+        // in a variable's name the number of an item is a part of its own
+        let child = |item| Self { quiet: true, depth: self.depth + 2, ..self.child(key, Some(item)) };
+        items.iter().map(child).filter(|child| child.table.is_some()).map(|child| child.run(&read)).collect()
     }
 
     /// Reads each table below `key` by the name the user gave it, in the order of the file.
@@ -227,6 +241,16 @@ impl<'a> Reader<'a> {
             Origin::Variable(_) => usize::MAX,
         });
         entries.into_iter().map(|(name, node)| outer.child(name, Some(node)).run(|reader| read(name, reader))).collect()
+    }
+
+    /// Looks again at the tables below `key`, when all have been read: for what one of them says of another.
+    pub fn look_again(&self, key: &str, look: impl Fn(&str, &Self)) {
+        let Some(node) = self.table.and_then(|table| table.get(key)) else { return };
+        let Value::Table(entries) = &node.value else { return };
+        let outer = self.child(key, Some(node));
+        for (name, node) in entries.iter().filter(|(_, node)| matches!(node.value, Value::Table(_))) {
+            look(name, &outer.child(name, Some(node)));
+        }
     }
 
     /// The names below `key`.
@@ -259,16 +283,17 @@ impl<'a> Reader<'a> {
         let mut path = self.path.clone();
         path.push(key.to_owned());
         let origin = node.map(|node| &node.key);
-        Self { session: self.session, path, origin, table, quiet: self.quiet, known: RefCell::default() }
+        let (session, depth, quiet) = (self.session, self.depth + 1, self.quiet);
+        Self { session, path, depth, origin, table, quiet, known: RefCell::default() }
     }
 
     /// Notes an effective value.
-    pub fn record(&self, key: &str, value: Json, origin: Option<&Origin>) {
+    pub fn record(&self, key: &str, value: Json, node: Option<&Node>) {
         if self.quiet {
             return;
         }
         let path = self.path.iter().cloned().chain([key.to_owned()]).collect();
-        let origin = self.session.origin_text(origin);
+        let origin = node.map_or_else(|| "default".to_owned(), |node| self.session.origins_text(node));
         self.session.settings.borrow_mut().push(Setting { path, value, origin });
     }
 

@@ -11,7 +11,8 @@ use url::Url;
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::policy::backoff::RetryPolicy;
 use crate::policy::classify::EndpointRules;
-use crate::policy::pacing::Limit;
+use crate::policy::limit::Limit;
+use crate::policy::pacing::EndpointBudget;
 
 /// Everything that is configured.
 #[derive(Debug, Clone)]
@@ -108,6 +109,8 @@ pub struct LaneSpec {
     pub name: LaneName,
     /// Calls in flight, per worker.
     pub concurrency: u32,
+    /// Most calls in flight, over all workers.
+    pub global_concurrency: Option<u32>,
     /// Deliveries held unsettled, per worker; at least `concurrency`.
     pub prefetch: u16,
     /// Share of every budget that other lanes cannot take, 0 to 1.
@@ -143,8 +146,8 @@ pub struct EndpointSpec {
     pub allow_metadata: bool,
     /// Never HTTP/2.
     pub http1_only: bool,
-    /// How often it may be called; empty = as often as it can be.
-    pub limits: Vec<Limit>,
+    /// How often it may be called, and what is learnt of that.
+    pub budget: EndpointBudget,
 }
 
 /// What is different for one tenant.
@@ -156,6 +159,13 @@ pub struct TenantSpec {
     pub weight: u32,
     /// Limits that replace an endpoint's.
     pub limits: Vec<(EndpointName, Vec<Limit>)>,
+}
+
+impl TenantSpec {
+    /// Whether it has limits of its own for `endpoint`.
+    pub fn limits_of(&self, endpoint: &EndpointName) -> bool {
+        self.limits.iter().any(|(of, _)| of == endpoint)
+    }
 }
 
 impl fmt::Debug for EndpointSpec {

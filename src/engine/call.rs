@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
@@ -11,11 +12,13 @@ use super::settle::{Closing, Step};
 use super::{LaneContext, Owned};
 use crate::clock::Timestamp;
 use crate::dispatch::Call;
+use crate::governor::Observed;
 use crate::job::CallLimits;
 use crate::job::event::{AttemptEvent, AttemptNext, Event, RateSeen};
 use crate::job::outcome::{Answer, Outcome};
 use crate::job::verdict::{Class, DeadReason, Verdict, WaitReason};
 use crate::policy::admit::{Admission, Suspicion, admit};
+use crate::policy::circuit::Shown;
 use crate::policy::classify::{Judgement, judge};
 use crate::policy::headers::{self, RateReading};
 use crate::store::{AttemptRecord, IN_TURN, Next, Settlement};
@@ -26,6 +29,7 @@ use crate::store::{AttemptRecord, IN_TURN, Next, Settlement};
 pub(super) struct Admitted {
     owned: Owned,
     limits: CallLimits,
+    pass: Pass,
 }
 
 impl Admitted {
@@ -39,10 +43,13 @@ impl Admitted {
 pub(super) fn check(
     ctx: &LaneContext,
     owned: Owned,
-    _pass: Pass,
+    pass: Pass,
     suspicion: Suspicion,
-) -> Result<Admitted, Box<Closing>> {
-    admissible(ctx, owned, suspicion).map(|(owned, limits)| Admitted { owned, limits })
+) -> Result<Admitted, (Box<Closing>, Pass)> {
+    match admissible(ctx, owned, suspicion) {
+        Ok((owned, limits)) => Ok(Admitted { owned, limits, pass }),
+        Err(closing) => Err((closing, pass)),
+    }
 }
 
 /// Decides whether an owned job may be called now, tokens aside.
@@ -77,10 +84,10 @@ pub(super) fn give_back(owned: Owned, now: Timestamp, effect_possible: bool) -> 
     park(owned, WaitReason::Interrupted, now, effect_possible)
 }
 
-/// Parks an owned job until its turn in its budget; no attempt is spent.
-pub(super) fn await_turn(ctx: &LaneContext, owned: Owned) -> Closing {
+/// Parks an owned job until its turn in its budget, or until it may be called at all; no attempt is spent.
+pub(super) fn await_turn(ctx: &LaneContext, owned: Owned, reason: WaitReason) -> Closing {
     ctx.backlog.add((owned.job.endpoint.clone(), owned.job.tenant.clone()));
-    park(owned, WaitReason::Budget, IN_TURN, false)
+    park(owned, reason, IN_TURN, false)
 }
 
 fn park(owned: Owned, reason: WaitReason, until: Timestamp, effect_possible: bool) -> Closing {
@@ -114,12 +121,18 @@ fn closing(
     Closing { receipt: Some(in_hand.receipt), step: Step::Settle(settlement), event, again: Some(in_hand.copy) }
 }
 
-/// Calls and judges. When `cut` fires first the call is given up: its outcome is unknown, its attempt not counted.
-pub(super) async fn call(ctx: Arc<LaneContext>, admitted: Admitted, cut: CancellationToken) -> Closing {
-    let Admitted { owned, limits } = admitted;
+/// Calls and judges. When `cut` fires first the call is given up: its outcome is unknown, its attempt not counted. The pass
+/// is given back with its end.
+pub(super) async fn call(ctx: Arc<LaneContext>, admitted: Admitted, cut: CancellationToken) -> (Closing, Pass) {
+    let Admitted { owned, limits, pass } = admitted;
     let started_at = ctx.clock.now();
     let since = owned.granted.released_at.unwrap_or(owned.job.published_at);
-    ctx.telemetry.record(&Event::Started { job: Arc::clone(&owned.job), waited: started_at.since(since) });
+    let held_back = owned.granted.held_since.map_or(pass.held_for, |held_since| started_at.since(held_since));
+    ctx.telemetry.record(&Event::Started {
+        job: Arc::clone(&owned.job),
+        waited: started_at.since(since),
+        held_back: pass.is_governed().then_some(held_back),
+    });
     let call = Call {
         job: Arc::clone(&owned.job),
         attempt: owned.granted.attempt,
@@ -129,35 +142,23 @@ pub(super) async fn call(ctx: Arc<LaneContext>, admitted: Admitted, cut: Cancell
     let outcome = tokio::select! {
         biased;
         outcome = AssertUnwindSafe(ctx.dispatch.call(call)).catch_unwind() => outcome,
-        () = cut.cancelled() => return give_back(owned, ctx.clock.now(), true),
+        () = cut.cancelled() => {
+            if owned.is_probe {
+                ctx.governor.forgo_probe(&owned.job.endpoint, &owned.job.tenant, ctx.clock.now());
+            }
+            return (give_back(owned, ctx.clock.now(), true), pass);
+        }
     };
     let outcome = outcome.unwrap_or_else(|_| Outcome {
         started_at,
         ended_at: ctx.clock.now(),
         answer: Answer::NoAnswer("the call panicked; this is a bug in lanes or in the handler".to_owned()),
     });
-    let closing = conclude(&ctx, owned, limits, &outcome);
-    cool_down(&ctx, &closing.event).await;
-    closing
+    ctx.times.add(&owned.job.endpoint, outcome.duration());
+    (conclude(&ctx, owned, limits, held_back, &outcome), pass)
 }
 
-/// The API said when it will take calls again: until then nobody gets a token, in no lane and no worker. A try is enough:
-/// who is not told meets the same answer.
-async fn cool_down(ctx: &LaneContext, event: &Event) {
-    let Event::Attempt(attempt) = event else { return };
-    let (Class::RateLimited, Some(wait)) = (attempt.class, attempt.retry_after) else { return };
-    let windows = ctx.budgets.cool_down_windows(&attempt.job.endpoint, &attempt.job.tenant);
-    if windows.is_empty() {
-        return;
-    }
-    let wait = wait.min(ctx.settings.retry.max_retry_after);
-    let until = attempt.started_at.plus(attempt.duration).plus(wait);
-    if let Err(error) = ctx.store.block(&windows, until).await {
-        tracing::warn!(lane = %ctx.settings.name, endpoint = %attempt.job.endpoint, %error, "the budget is not blocked");
-    }
-}
-
-fn conclude(ctx: &LaneContext, owned: Owned, limits: CallLimits, outcome: &Outcome) -> Closing {
+fn conclude(ctx: &LaneContext, owned: Owned, limits: CallLimits, held_back: Duration, outcome: &Outcome) -> Closing {
     let Some(endpoint) = ctx.endpoints.get(&owned.job.endpoint) else {
         return give_back(owned, outcome.ended_at, true);
     };
@@ -167,7 +168,8 @@ fn conclude(ctx: &LaneContext, owned: Owned, limits: CallLimits, outcome: &Outco
     let (next, told) = match &judged.verdict {
         Verdict::Done => (Next::Done, AttemptNext::Done { job_duration }),
         Verdict::Retry { at, delay, reason, capped } => (
-            Next::Waiting { reason: *reason, resume_at: *at, counted: true },
+            // only calls that were sent count
+            Next::Waiting { reason: *reason, resume_at: *at, counted: judged.class != Class::NotSent },
             AttemptNext::Retry { delay: *delay, at: *at, reason: *reason, capped: *capped },
         ),
         Verdict::Dead { reason, detail } => (
@@ -175,6 +177,8 @@ fn conclude(ctx: &LaneContext, owned: Owned, limits: CallLimits, outcome: &Outco
             AttemptNext::Dead { reason: *reason, job_duration },
         ),
     };
+    let readings = rate_readings(outcome);
+    let learnt = observe(ctx, &owned, &judged, &readings, outcome);
     let record = (attempt > 1 || judged.class != Class::Ok).then(|| Box::new(record(&owned, &judged, outcome)));
     let effect_possible = judged.effect_possible;
     let event = Event::Attempt(Box::new(AttemptEvent {
@@ -187,7 +191,9 @@ fn conclude(ctx: &LaneContext, owned: Owned, limits: CallLimits, outcome: &Outco
         detail: judged.detail,
         retry_after: judged.retry_after,
         rate_headers: rate_headers(outcome),
-        rate_readings: rate_readings(outcome),
+        rate_readings: readings.iter().map(|seen| RateSeen { limit: seen.limit, remaining: seen.remaining }).collect(),
+        learnt,
+        held_back,
         next: told,
     }));
     closing(owned, next, effect_possible, record, event)
@@ -201,13 +207,41 @@ fn rate_headers(outcome: &Outcome) -> Vec<(String, String)> {
 }
 
 /// Budgets are told on every answer, a success included: that is when there is still something left to see.
-fn rate_readings(outcome: &Outcome) -> Vec<RateSeen> {
+fn rate_readings(outcome: &Outcome) -> Vec<RateReading> {
     let Answer::Http(answer) = &outcome.answer else { return Vec::new() };
     if answer.headers.is_empty() {
         return Vec::new();
     }
-    let readings = headers::readings(answer, outcome.ended_at).into_iter().filter(RateReading::counts_requests);
-    readings.map(|RateReading { limit, remaining, .. }| RateSeen { limit, remaining }).collect()
+    headers::readings(answer, outcome.ended_at).into_iter().filter(RateReading::counts_requests).collect()
+}
+
+/// What the answer says of the account goes to the governor, before the job's own fate is written: whoever asks next
+/// knows it. Answers what was learnt, for the log.
+fn observe(
+    ctx: &LaneContext,
+    owned: &Owned,
+    judged: &Judgement,
+    readings: &[RateReading],
+    outcome: &Outcome,
+) -> Option<String> {
+    let shown = Shown {
+        class: judged.class,
+        retry_after: judged.retry_after.map(|wait| wait.min(ctx.settings.retry.max_retry_after)),
+        started_at: outcome.started_at,
+        ended_at: outcome.ended_at,
+        detail: judged.detail.clone(),
+    };
+    let Observed { learnt, circuits } = ctx.governor.observe(&owned.job.endpoint, &owned.job.tenant, &shown, readings);
+    for (account, circuit) in circuits {
+        let until = circuit.opening().map(|opening| opening.until);
+        ctx.telemetry.record(&Event::Circuit {
+            account,
+            state: circuit.word(),
+            until,
+            detail: if until.is_some() { judged.detail.clone() } else { String::new() },
+        });
+    }
+    learnt
 }
 
 /// The journal's entry: every failure, and the success that came after failures.

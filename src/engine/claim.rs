@@ -95,6 +95,8 @@ pub(super) fn raw_letter(ctx: &LaneContext, message: &Message, refused: Undecoda
 pub(super) struct Claiming {
     pub in_hand: InHand,
     pub token: Uuid,
+    /// Why it waits for its turn instead of running.
+    pub in_turn: Option<WaitReason>,
 }
 
 /// What a batch of claims led to.
@@ -158,7 +160,10 @@ async fn send(ctx: &LaneContext, worker: WorkerId, now: Timestamp, batch: &[Clai
     let fresh: Vec<FreshClaim> = batch
         .iter()
         .filter_map(|claiming| match &claiming.in_hand.copy {
-            Copy::Fresh { job, redelivered, .. } => Some(fresh_claim(job, *redelivered, claiming.token)),
+            Copy::Fresh { job, redelivered, .. } => {
+                let claim = fresh_claim(job, *redelivered, claiming.token);
+                Some(FreshClaim { in_turn: claiming.in_turn, ..claim })
+            }
             Copy::WakeUp { .. } => None,
         })
         .collect();
@@ -179,12 +184,13 @@ fn fresh_claim(job: &Job, redelivered: bool, token: Uuid) -> FreshClaim {
         payload: Payload { meta: wire::pack_meta(&job.meta), body: job.body.clone() },
         identity: job.identity,
         redelivered,
+        in_turn: None,
     }
 }
 
 fn sort_out(ctx: &LaneContext, worker: WorkerId, claiming: Claiming, claimed: Claimed, result: &mut ClaimResult) {
     let lane = ctx.settings.name.clone();
-    let Claiming { in_hand, token } = claiming;
+    let Claiming { in_hand, token, in_turn } = claiming;
     let event = match claimed {
         Claimed::Run(granted) => {
             match own(&lane, worker, in_hand, token, granted) {
@@ -192,6 +198,13 @@ fn sort_out(ctx: &LaneContext, worker: WorkerId, claiming: Claiming, claimed: Cl
                 Err(closing) => result.closings.push(*closing),
             }
             return;
+        }
+        Claimed::InTurn => {
+            if let Copy::Fresh { job, .. } = &in_hand.copy {
+                ctx.backlog.add((job.endpoint.clone(), job.tenant.clone()));
+            }
+            ctx.in_turn.tell();
+            Event::Waiting { lane, reason: in_turn.unwrap_or(WaitReason::Budget) }
         }
         Claimed::Parked => {
             ctx.parked.tell();
@@ -289,7 +302,7 @@ fn own(
             }));
         }
     };
-    Ok(Owned { in_hand, job, key, token, worker, granted })
+    Ok(Owned { in_hand, job, key, token, worker, granted, is_probe: false })
 }
 
 fn read_back(instance: Uuid, meta: JobMeta, stored: StoredJob) -> Job {

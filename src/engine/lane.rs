@@ -3,37 +3,37 @@
 //! One task owns all of it, so there is no lock and no race; claims, calls and settlements run beside it and report back.
 //! Batches are natural: what is ready goes at once, and the next batch gathers while the last ones are in flight. No timer.
 
+mod starts;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use uuid::Uuid;
 
-use super::call::{self, Admitted};
-use super::claim::{self, ClaimResult, Claiming};
+use super::call;
+use super::claim::{self, ClaimResult};
+use super::hand::Hand;
 use super::intake::{self, Arrival};
-use super::paced::{Entry, GateKey, Paced, Pass};
-use super::settle::{self, Closing};
-use super::{InHand, LaneContext, Owned, until_answered};
+use super::paced::{Paced, Pass, Wish};
+use super::settle::Closing;
+use super::{Copy, InHand, LaneContext, Owned};
 use crate::broker;
 use crate::clock::{Clock, Timestamp};
-use crate::job::budget::{Take, Taken};
-use crate::policy::admit::Suspicion;
-use crate::store::{BATCH_BYTES_MAX, BATCH_MAX};
+use crate::job::budget::Taken;
+use crate::job::verdict::WaitReason;
+use crate::store::SlotAsk;
 
 /// Most claim statements, and most settle statements, of one lane in flight.
 const STATEMENTS_IN_FLIGHT_MAX: usize = 2;
-/// A second statement beside the first has to be worth it: one that is smaller than the first, and than this, waits for
-/// more to gather. A lane with little to do is not held back by that: its statements are of one or two.
-const SECOND_STATEMENT_MIN: usize = 128;
-/// Jobs owned or being claimed, per concurrency slot: one set is called while the next is claimed.
-const OWNED_PER_SLOT: usize = 2;
+/// A probe of which nothing is heard for so long after its call's time was over is lost.
+const PROBE_MARGIN: Duration = Duration::from_secs(5);
 /// Messages of other tasks that may wait for the lane's task.
 const REPORTS_MAX: usize = 1_024;
 /// Arrivals that may wait for the lane's task; each holds a batch of deliveries, bounded by the prefetch.
@@ -52,17 +52,27 @@ pub(super) struct LaneEnd {
 #[derive(Debug)]
 enum Report {
     Claimed {
-        asked: usize,
+        /// Of them, those that are to be called.
+        counted: usize,
         result: ClaimResult,
     },
     Called {
         suspect: bool,
         closing: Box<Closing>,
+        pass: Pass,
     },
     Asked {
-        key: GateKey,
-        wish: Take,
+        wish: Wish,
         taken: Taken,
+    },
+    Slots {
+        asks: Vec<SlotAsk>,
+        held: Vec<u32>,
+        asked_at: Timestamp,
+    },
+    Probed {
+        owned: Box<Owned>,
+        reason: WaitReason,
     },
     Closed {
         asked: usize,
@@ -78,12 +88,18 @@ struct Lane {
     end: LaneEnd,
     reports: mpsc::Sender<Report>,
     due: VecDeque<InHand>,
-    fresh: VecDeque<InHand>,
+    fresh: Hand,
     owned: VecDeque<Owned>,
     paced: Paced,
     closings: Vec<Closing>,
     claiming: usize,
     claims_in_flight: usize,
+    /// Jobs that ask to be the probe of a circuit.
+    probing: usize,
+    /// Those that are, and go next.
+    probes: VecDeque<(Owned, Pass)>,
+    /// Most calls of this lane here, as of the last look.
+    calls_max: usize,
     calling: usize,
     suspect_is_running: bool,
     settling: usize,
@@ -144,12 +160,15 @@ impl Lane {
             end,
             reports,
             due: VecDeque::new(),
-            fresh: VecDeque::new(),
+            fresh: Hand::default(),
             owned: VecDeque::new(),
             paced: Paced::default(),
             closings: Vec::new(),
             claiming: 0,
             claims_in_flight: 0,
+            probing: 0,
+            probes: VecDeque::new(),
+            calls_max: 0,
             calling: 0,
             suspect_is_running: false,
             settling: 0,
@@ -164,15 +183,15 @@ impl Lane {
             Arrival::SessionOver => {
                 // unclaimed copies come back by themselves; claimed ones are carried by their rows
                 self.due.clear();
-                self.fresh.clear();
+                self.fresh = Hand::default();
                 return;
             }
         };
         for delivery in deliveries {
             let read = if due { claim::read_due(&self.ctx, delivery) } else { claim::read_fresh(&self.ctx, delivery) };
             match read {
-                Ok(in_hand) if due => self.due.push_back(in_hand),
-                Ok(in_hand) => self.fresh.push_back(in_hand),
+                Ok(in_hand) if due || matches!(in_hand.copy, Copy::WakeUp { .. }) => self.due.push_back(in_hand),
+                Ok(in_hand) => self.fresh.push(in_hand),
                 Err(closing) => self.closings.push(*closing),
             }
         }
@@ -180,23 +199,27 @@ impl Lane {
 
     fn take(&mut self, report: Report) {
         match report {
-            Report::Claimed { asked, result } => {
+            Report::Claimed { counted, result } => {
                 self.claims_in_flight -= 1;
-                self.claiming -= asked;
+                self.claiming -= counted;
                 self.owned.extend(result.owned);
                 self.closings.extend(result.closings);
             }
-            Report::Called { suspect, closing } => {
+            Report::Called { suspect, closing, pass } => {
                 self.calling -= 1;
+                self.paced.ended(&pass);
                 if suspect {
                     self.suspect_is_running = false;
                 }
                 self.closings.push(*closing);
             }
-            Report::Asked { key, wish, taken } => {
-                let park = self.paced.answered(&key, &wish, &taken, self.ctx.clock.now());
-                self.closings.extend(park.into_iter().map(|owned| call::await_turn(&self.ctx, owned)));
+            Report::Asked { wish, taken } => {
+                let park = self.paced.answered(&wish, &taken, self.ctx.clock.now());
+                let park = park.into_iter().map(|owned| call::await_turn(&self.ctx, owned, WaitReason::Budget));
+                self.closings.extend(park);
             }
+            Report::Slots { asks, held, asked_at } => self.paced.slots.renewed(&asks, &held, asked_at),
+            Report::Probed { owned, reason } => self.probed(*owned, reason),
             Report::Closed { asked, again } => {
                 self.settles_in_flight -= 1;
                 self.settling -= asked;
@@ -207,20 +230,55 @@ impl Lane {
         }
     }
 
+    /// The probe goes first of all; whoever else wanted to be it waits for what it shows.
+    fn probed(&mut self, owned: Owned, reason: WaitReason) {
+        self.probing -= 1;
+        if !owned.is_probe {
+            self.closings.push(call::await_turn(&self.ctx, owned, reason));
+            return;
+        }
+        let slots = self.ctx.governor.slots(&self.ctx.settings.name, &owned.job.endpoint, &owned.job.tenant);
+        let now = self.ctx.clock.now();
+        let pass = if slots.is_empty() { Some(Paced::free()) } else { self.paced.probe(slots, now) };
+        if let Some(pass) = pass {
+            self.probes.push_back((owned, pass));
+        } else {
+            self.forgo_probe(&owned, now);
+            self.closings.push(call::await_turn(&self.ctx, owned, WaitReason::Concurrency));
+        }
+    }
+
+    /// A job that was to show how things are is not called: another one may be.
+    fn forgo_probe(&self, owned: &Owned, now: Timestamp) {
+        if owned.is_probe {
+            self.ctx.governor.forgo_probe(&owned.job.endpoint, &owned.job.tenant, now);
+        }
+    }
+
     /// The stop: nothing unclaimed is kept, what is owned and not yet called goes back uncounted.
     fn wind_down(&mut self) {
         // given back at once: other workers must not wait for the end of our drain
-        let receipts: Vec<_> = self.due.drain(..).chain(self.fresh.drain(..)).map(|in_hand| in_hand.receipt).collect();
+        let receipts: Vec<_> = self.due.drain(..).chain(self.fresh.drain()).map(|in_hand| in_hand.receipt).collect();
         if !receipts.is_empty() {
             tokio::spawn(broker::give_back(receipts));
         }
         let now = self.ctx.clock.now();
+        let probes: Vec<_> = self.probes.drain(..).collect();
+        for (owned, pass) in probes {
+            self.paced.ended(&pass);
+            self.forgo_probe(&owned, now);
+            self.closings.push(call::give_back(owned, now, false));
+        }
         let owned = self.owned.drain(..).chain(self.paced.drain());
         self.closings.extend(owned.map(|owned| call::give_back(owned, now, false)));
     }
 
     fn is_empty(&self) -> bool {
-        self.claims_in_flight == 0 && self.calling == 0 && self.settles_in_flight == 0 && self.closings.is_empty()
+        self.claims_in_flight == 0
+            && self.probing == 0
+            && self.calling == 0
+            && self.settles_in_flight == 0
+            && self.closings.is_empty()
     }
 
     /// Starts whatever may start now.
@@ -229,137 +287,9 @@ impl Lane {
         self.start_claims();
         self.start_settles();
         self.ctx.telemetry.inflight(&self.ctx.settings.name, self.calling);
-        let held = self.owned.len() + self.paced.len();
+        let held = self.owned.len() + self.paced.len() + self.probing + self.probes.len();
         let busy = !self.is_empty() || !self.due.is_empty() || !self.fresh.is_empty() || held > 0;
         self.ctx.progress.holds(held + self.calling, busy);
-    }
-
-    /// First the jobs whose tokens have come, then those that need none; the others ask for theirs.
-    fn start_calls(&mut self) {
-        let (now, slots) = (self.ctx.clock.now(), self.ctx.settings.concurrency);
-        while self.calling < slots {
-            let mut next = self.paced.due(now);
-            if next.is_none() && self.calling + self.paced.reserved(slots) < slots {
-                next = self.next_unpaced(now);
-            }
-            let Some((owned, pass)) = next else { break };
-            match self.admit(owned, pass, now) {
-                Ok(admitted) => self.start_call(admitted),
-                Err(closing) => self.closings.push(*closing),
-            }
-        }
-        self.ask_for_tokens(now);
-    }
-
-    /// The next owned job that needs no tokens; those before it that need some are let in to wait for them.
-    fn next_unpaced(&mut self, now: Timestamp) -> Option<(Owned, Pass)> {
-        while let Some(owned) = self.owned.pop_front() {
-            // who may not be called takes no token
-            let owned = match call::admissible(&self.ctx, owned, self.suspicion()) {
-                Ok((owned, _)) => owned,
-                Err(closing) => {
-                    self.closings.push(*closing);
-                    continue;
-                }
-            };
-            let (lane, job) = (&self.ctx.settings.name, &owned.job);
-            let windows = self.ctx.budgets.windows(lane, &job.endpoint, &job.tenant);
-            match self.paced.enter(owned, windows, &self.ctx.backlog, now) {
-                Entry::Free(owned, pass) => return Some((owned, pass)),
-                Entry::Held => {}
-                Entry::Park(owned) => self.closings.push(call::await_turn(&self.ctx, owned)),
-            }
-        }
-        None
-    }
-
-    fn ask_for_tokens(&mut self, now: Timestamp) {
-        if self.paced.len() == 0 {
-            return;
-        }
-        let room = self.ctx.settings.concurrency - self.calling;
-        while let Some((key, wish)) = self.paced.next_wish(room, now) {
-            let (ctx, reports) = (Arc::clone(&self.ctx), self.reports.clone());
-            help(reports, async move {
-                let taken = until_answered(&ctx, "take tokens", || ctx.store.take(&wish)).await;
-                Report::Asked { key, wish, taken }
-            });
-        }
-    }
-
-    /// When a job may be called that cannot be called now: its token's time, while a slot is free for it.
-    fn next_moment(&self) -> Option<Timestamp> {
-        self.paced.next_moment().filter(|_| self.calling < self.ctx.settings.concurrency)
-    }
-
-    fn admit(&self, owned: Owned, pass: Pass, now: Timestamp) -> Result<Admitted, Box<Closing>> {
-        let liveness = &self.ctx.liveness;
-        if !liveness.may_call(now) || owned.worker != liveness.worker() {
-            // our lease is, or was, over: whoever took the row over must not find us calling
-            return Err(Box::new(call::give_back(owned, now, false)));
-        }
-        call::check(&self.ctx, owned, pass, self.suspicion())
-    }
-
-    fn suspicion(&self) -> Suspicion {
-        Suspicion { poison_after: self.ctx.settings.poison_after, is_running: self.suspect_is_running }
-    }
-
-    fn start_call(&mut self, admitted: Admitted) {
-        self.calling += 1;
-        let suspect = admitted.is_suspect(self.suspicion());
-        self.suspect_is_running |= suspect;
-        let (ctx, reports, cut) = (Arc::clone(&self.ctx), self.reports.clone(), self.end.cut.clone());
-        help(reports, async move {
-            let closing = Box::new(call::call(ctx, admitted, cut).await);
-            Report::Called { suspect, closing }
-        });
-    }
-
-    fn start_claims(&mut self) {
-        let most = OWNED_PER_SLOT * self.ctx.settings.concurrency;
-        while self.claims_in_flight < STATEMENTS_IN_FLIGHT_MAX {
-            let room =
-                most.saturating_sub(self.claiming + self.owned.len() + self.paced.len() + self.calling).min(BATCH_MAX);
-            let starving = self.owned.is_empty() && self.calling + self.claiming < self.ctx.settings.concurrency;
-            if room < self.ctx.settings.concurrency / 2 && !starving {
-                return; // slots free up one by one: a claim for each would cost more than the calls
-            }
-            // due first: a released job must not wait behind the backlog
-            let from = if self.due.is_empty() { &mut self.fresh } else { &mut self.due };
-            if self.claims_in_flight > 0 && from.len().min(room) < self.claiming.min(SECOND_STATEMENT_MIN) {
-                return;
-            }
-            let batch = take_one_kind(from, room);
-            if batch.is_empty() {
-                return;
-            }
-            self.claims_in_flight += 1;
-            self.claiming += batch.len();
-            let (ctx, reports, asked) = (Arc::clone(&self.ctx), self.reports.clone(), batch.len());
-            help(reports, async move { Report::Claimed { asked, result: claim::claim(&ctx, batch).await } });
-        }
-    }
-
-    fn start_settles(&mut self) {
-        while self.settles_in_flight < STATEMENTS_IN_FLIGHT_MAX && !self.closings.is_empty() {
-            if self.settles_in_flight > 0 && self.closings.len() < self.settling.min(SECOND_STATEMENT_MIN) {
-                return;
-            }
-            let mut bytes = 0;
-            let fits = |closing: &&Closing| {
-                let before = bytes;
-                bytes += closing.body_bytes();
-                before == 0 || bytes <= BATCH_BYTES_MAX
-            };
-            let count = self.closings.iter().take(BATCH_MAX).take_while(fits).count();
-            let rest = self.closings.split_off(count);
-            let batch = std::mem::replace(&mut self.closings, rest);
-            self.settles_in_flight += 1;
-            self.settling += count;
-            let (ctx, reports) = (Arc::clone(&self.ctx), self.reports.clone());
-            help(reports, async move { Report::Closed { asked: count, again: settle::close(&ctx, batch).await } });
-        }
     }
 }
 
@@ -367,20 +297,6 @@ async fn come(clock: &dyn Clock, moment: Option<Timestamp>) {
     if let Some(moment) = moment {
         clock.sleep_until(moment).await;
     }
-}
-
-/// Takes from the front at most `room` copies of the kind that is in front, so that a batch is one statement.
-fn take_one_kind(from: &mut VecDeque<InHand>, room: usize) -> Vec<Claiming> {
-    let kind = |in_hand: &InHand| matches!(in_hand.copy, super::Copy::Fresh { .. });
-    let Some(first) = from.front().map(kind) else { return Vec::new() };
-    let mut bytes = 0;
-    let fits = |in_hand: &&InHand| {
-        let before = bytes;
-        bytes += in_hand.body_bytes();
-        kind(in_hand) == first && (before == 0 || bytes <= BATCH_BYTES_MAX)
-    };
-    let count = from.iter().take(room).take_while(fits).count();
-    from.drain(..count).map(|in_hand| Claiming { in_hand, token: Uuid::new_v4() }).collect()
 }
 
 /// Runs a piece of work beside the lane's task; its report comes whatever happens to it.

@@ -1,20 +1,25 @@
 //! The read flow: the only room that drives. Deliveries come in on the left, every one is settled on the right.
 //!
 //! Reading order: `settings`, `intake` (deliveries in), `lane` (the state machine of one lane), `claim`, `call`,
-//! `paced` (tokens of budgets),
+//! `hand` and `paced` (copies and jobs that wait for a moment), `slots`, `backlog`,
 //! `settle` (the only ack), `releaser` (due rows), `turns` (rows that wait for a budget), `upkeep` (liveness, sweeps, retention), `worker` (all of it together).
 
 pub mod settings;
 mod intake;
 pub use intake::queues;
 mod lane;
+mod hand;
 mod paced;
+mod backlog;
+mod slots;
+mod times;
 mod claim;
 mod call;
 mod settle;
 mod releaser;
 mod turns;
 mod upkeep;
+mod lessons;
 mod graveyard;
 mod monitor;
 pub mod worker;
@@ -30,13 +35,14 @@ use uuid::Uuid;
 use crate::broker::{Broker, Receipt};
 use crate::clock::{self, SharedClock, Timestamp};
 use crate::dispatch::Dispatch;
+use crate::governor::Governor;
 use crate::job::{DedupKey, EndpointName, Job};
-use crate::policy::pacing::Budgets;
 use crate::store::{Granted, Store, StoreError, WorkerId};
 use crate::telemetry::Telemetry;
 use crate::telemetry::health::Health;
-use paced::Backlog;
+use backlog::Backlog;
 use settings::{EndpointSettings, LaneSettings};
+use times::CallTimes;
 
 /// First wait after the store or the broker failed; doubles up to [`FAILURE_WAIT_MAX`].
 const FAILURE_WAIT_MIN: Duration = Duration::from_millis(100);
@@ -56,7 +62,8 @@ struct LaneContext {
     liveness: Arc<Liveness>,
     health: Health,
     parked: Parked,
-    budgets: Arc<Budgets>,
+    governor: Arc<Governor>,
+    times: CallTimes,
     backlog: Backlog,
     in_turn: Parked,
     progress: Progress,
@@ -97,6 +104,8 @@ struct Owned {
     /// Who claimed it: after this worker was declared dead and registered anew, it is somebody else's.
     worker: WorkerId,
     granted: Granted,
+    /// Its call shows whether a circuit can be closed.
+    is_probe: bool,
 }
 
 /// Who this worker is in the store, and when the store last heard of it.

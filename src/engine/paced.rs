@@ -1,20 +1,20 @@
-//! Jobs that need tokens of a budget before they may be called: whose turn it is to ask, whose time has come, who waits
-//! in the store instead. Decides and remembers; asking, calling and parking are the lane's.
+//! Jobs that need tokens of a budget, or a slot, before they may be called: whose turn it is to ask, whose time has come,
+//! who waits in the store instead. Decides and remembers; asking, calling and parking are the lane's.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
-use std::sync::{PoisonError, RwLock};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::{Copy, Owned};
+use super::Owned;
+use super::slots::Slots;
 use crate::clock::Timestamp;
-use crate::job::budget::{Take, Taken, Window};
+use crate::job::budget::{Slot, Take, Taken, Window};
+use crate::job::verdict::WaitReason;
 use crate::job::{EndpointName, Tenant};
+use crate::policy::turns::HELD_MAX;
 
-/// Longest time that a job is held for its token. Who would wait longer waits in the store, where it holds up nobody.
-pub(super) const HELD_MAX: Duration = Duration::from_millis(500);
-/// A token that is overdue, because no slot was free, is given up: used later it would make a burst. By how much: so many
-/// intervals, within these bounds.
+/// A token that is overdue, because no slot of the lane was free, is given up: used later it would make a burst. By how
+/// much: so many intervals, within these bounds.
 const LATE_INTERVALS: u32 = 8;
 const LATE_MIN: Duration = Duration::from_millis(5);
 const LATE_MAX: Duration = Duration::from_millis(100);
@@ -22,24 +22,50 @@ const LATE_MAX: Duration = Duration::from_millis(100);
 /// Whose jobs wait together: each needs the same tokens.
 pub(super) type GateKey = (EndpointName, Tenant);
 
-/// That a job has its tokens, or needs none. Only this file makes one, so nothing is called without.
-#[derive(Debug)]
-pub(super) struct Pass(());
+/// That a job has its tokens and slots, or needs none. Only this file makes one, so nothing is called without. Given back
+/// when its call has ended.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Pass {
+    slots: Vec<Slot>,
+    /// It had to take tokens or slots.
+    governed: bool,
+    /// It has tokens.
+    has_tokens: bool,
+    /// How long the job was held.
+    pub held_for: Duration,
+}
 
-/// What a job that was claimed has to do for its tokens.
-pub(super) enum Entry {
-    /// Nothing: it is not limited.
-    Free(Owned, Pass),
-    /// It is held; the lane asks for its tokens.
-    Held,
-    /// It waits in the store for its turn.
-    Park(Owned),
+impl Pass {
+    /// Whether its job had to take tokens or slots.
+    pub fn is_governed(&self) -> bool {
+        self.governed
+    }
+
+    /// Whether its job has tokens.
+    pub fn has_tokens(&self) -> bool {
+        self.has_tokens
+    }
+}
+
+/// Tokens to ask for.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub key: GateKey,
+    pub take: Take,
 }
 
 #[derive(Debug)]
+struct Waiting {
+    owned: Owned,
+    since: Timestamp,
+}
+
+#[derive(Debug, Default)]
 struct Gate {
     windows: Vec<Window>,
-    waiting: VecDeque<Owned>,
+    slots: Vec<Slot>,
+    waiting: VecDeque<Waiting>,
     /// A wish of it is on its way.
     asking: bool,
     /// Jobs of it that have their tokens.
@@ -48,12 +74,20 @@ struct Gate {
     opens_at: Timestamp,
 }
 
+impl Gate {
+    /// Nobody waits at it, and it is open.
+    fn is_idle(&self, now: Timestamp) -> bool {
+        !self.asking && self.granted == 0 && self.waiting.is_empty() && self.opens_at <= now
+    }
+}
+
 /// A job with its tokens, for a moment that may be still ahead. The earliest is the greatest; equal ones in order.
 #[derive(Debug)]
 struct Granted {
     at: Reverse<(Timestamp, u64)>,
     key: GateKey,
-    owned: Owned,
+    waited: Waiting,
+    slots: Vec<Slot>,
 }
 
 impl PartialEq for Granted {
@@ -76,13 +110,14 @@ impl Ord for Granted {
     }
 }
 
-/// The jobs of one lane that need tokens.
+/// The jobs of one lane that need tokens or slots.
 #[derive(Debug, Default)]
 pub(super) struct Paced {
     gates: HashMap<GateKey, Gate>,
     /// Gates with jobs that wait, whoever asked longest ago first.
     round: VecDeque<GateKey>,
     granted: BinaryHeap<Granted>,
+    pub slots: Slots,
     given: u64,
     held: usize,
     /// Tokens that were asked for and not answered yet.
@@ -95,80 +130,124 @@ impl Paced {
         self.held
     }
 
-    /// Lets a job in. A fresh one whose gate is shut, or has jobs in the store that were published before it, goes there.
-    pub fn enter(&mut self, owned: Owned, windows: Vec<Window>, backlog: &Backlog, now: Timestamp) -> Entry {
-        if windows.is_empty() {
-            return Entry::Free(owned, Pass(()));
-        }
+    /// Whether the last answer was that a job of this gate would have to wait longer than it may be held.
+    pub fn is_shut(&self, key: &GateKey, now: Timestamp) -> bool {
+        self.gates.get(key).is_some_and(|gate| gate.opens_at > now.plus(HELD_MAX))
+    }
+
+    /// Whether any gate is shut, or may be.
+    pub fn has_gates(&self) -> bool {
+        !self.gates.is_empty()
+    }
+
+    /// The pass of a job that needs nothing.
+    pub fn free() -> Pass {
+        Pass::default()
+    }
+
+    /// Holds a job until it has its tokens and its slots.
+    pub fn enter(&mut self, owned: Owned, windows: Vec<Window>, slots: Vec<Slot>, now: Timestamp) {
         let key = (owned.job.endpoint.clone(), owned.job.tenant.clone());
-        let shut = self.gates.get(&key).is_some_and(|gate| gate.opens_at > now.plus(HELD_MAX));
-        let is_fresh = matches!(owned.in_hand.copy, Copy::Fresh { .. });
-        if is_fresh && (shut || backlog.has(&key)) {
-            return Entry::Park(owned);
-        }
-        let gate = self.gates.entry(key.clone()).or_insert_with(|| Gate {
-            windows: Vec::new(),
-            waiting: VecDeque::new(),
-            asking: false,
-            granted: 0,
-            opens_at: Timestamp::EPOCH,
-        });
-        gate.windows = windows;
+        let gate = self.gates.entry(key.clone()).or_default();
+        (gate.windows, gate.slots) = (windows, slots);
         if gate.waiting.is_empty() && !gate.asking {
             self.round.push_back(key);
         }
-        gate.waiting.push_back(owned);
+        gate.waiting.push_back(Waiting { owned, since: now });
         self.held += 1;
-        Entry::Held
     }
 
-    /// The next wish, while there is `room` for calls: gates take turns.
-    pub fn next_wish(&mut self, room: usize, now: Timestamp) -> Option<(GateKey, Take)> {
-        let room = room.saturating_sub(self.granted.len() + self.wished);
-        if room == 0 {
+    /// The pass of a probe, while there is a slot for it: it needs no tokens.
+    pub fn probe(&mut self, slots: Vec<Slot>, now: Timestamp) -> Option<Pass> {
+        if self.slots.free(&slots, now) == 0 {
             return None;
         }
-        let key = self.round.pop_front()?;
-        let gate = self.gates.get_mut(&key)?;
-        gate.asking = true;
-        let jobs = gate.waiting.len().min(room);
-        self.wished += jobs;
-        let tokens = u32::try_from(jobs).unwrap_or(u32::MAX);
-        let wish = Take { windows: gate.windows.clone(), tokens, now, until: now.plus(HELD_MAX) };
-        Some((key, wish))
+        self.slots.take(&slots, 1);
+        Some(Pass { slots, governed: true, ..Pass::default() })
     }
 
-    /// Slots to keep for the jobs that are held, of so many: they must not stand for ever behind those that need no tokens.
+    /// The next wish, while there is `room` for calls: gates take turns. Whoever needs no tokens but slots is let pass.
+    pub fn next_wish(&mut self, room: usize, now: Timestamp) -> Option<Wish> {
+        for _ in 0..self.round.len() {
+            let room = room.saturating_sub(self.granted.len() + self.wished);
+            if room == 0 {
+                return None;
+            }
+            let key = self.round.pop_front()?;
+            let Some(gate) = self.gates.get_mut(&key) else { continue };
+            let jobs = gate.waiting.len().min(room).min(self.slots.free(&gate.slots, now));
+            if jobs == 0 {
+                self.round.push_back(key);
+                continue;
+            }
+            let slots = gate.slots.clone();
+            self.slots.take(&slots, jobs);
+            if gate.windows.is_empty() {
+                self.grant(&key, &slots, std::iter::repeat_n(now, jobs));
+                self.ask_again(&key);
+                continue;
+            }
+            gate.asking = true;
+            self.wished += jobs;
+            let tokens = u32::try_from(jobs).unwrap_or(u32::MAX);
+            let take = Take { windows: gate.windows.clone(), tokens, now, until: now.plus(HELD_MAX) };
+            return Some(Wish { key, take });
+        }
+        None
+    }
+
+    fn ask_again(&mut self, key: &GateKey) {
+        if self.gates.get(key).is_some_and(|gate| !gate.waiting.is_empty() && !gate.asking) {
+            self.round.push_back(key.clone());
+        }
+    }
+
+    /// Gives moments to those who wait at a gate, in order; their slots are taken already. Answers how many it gave.
+    fn grant(&mut self, key: &GateKey, slots: &[Slot], moments: impl Iterator<Item = Timestamp>) -> usize {
+        let Some(gate) = self.gates.get_mut(key) else { return 0 };
+        let before = self.granted.len();
+        for at in moments {
+            let Some(waited) = gate.waiting.pop_front() else { break };
+            self.given += 1;
+            gate.granted += 1;
+            let at = Reverse((at, self.given));
+            self.granted.push(Granted { at, key: key.clone(), waited, slots: slots.to_vec() });
+        }
+        self.granted.len() - before
+    }
+
+    /// Slots of the lane to keep for the jobs that are held, of so many: they must not stand for ever behind those that
+    /// need nothing.
     pub fn reserved(&self, slots: usize) -> usize {
         self.held.min(slots / 2)
     }
 
     /// Takes the answer to a wish. Answers who has to wait in the store: there is no token for it in time.
-    pub fn answered(&mut self, key: &GateKey, wish: &Take, taken: &Taken, now: Timestamp) -> Vec<Owned> {
-        self.wished = self.wished.saturating_sub(wish.tokens as usize);
+    pub fn answered(&mut self, wish: &Wish, taken: &Taken, now: Timestamp) -> Vec<Owned> {
+        let Wish { key, take } = wish;
+        self.wished = self.wished.saturating_sub(take.tokens as usize);
         // the lane stopped meanwhile: everybody has left, the tokens are lost
         let Some(gate) = self.gates.get_mut(key) else { return Vec::new() };
         gate.asking = false;
+        let slots = gate.slots.clone();
         // a slow answer moves the moments, it does not void them: or a slow store would let nobody pass
-        let waited = now.since(wish.now);
-        let moved = if waited > lateness(&wish.windows) { waited } else { Duration::ZERO };
-        for slot in taken.slots(&wish.windows) {
-            // what is granted of the past is a burst: it may go now
-            let slot = slot.max(wish.now).plus(moved);
-            let Some(owned) = gate.waiting.pop_front() else { break };
-            self.given += 1;
-            gate.granted += 1;
-            self.granted.push(Granted { at: Reverse((slot, self.given)), key: key.clone(), owned });
-        }
+        let waited = now.since(take.now);
+        let moved = if waited > lateness(&take.windows) { waited } else { Duration::ZERO };
+        // what is granted of the past is a burst: it may go now
+        let moments = taken.slots(&take.windows).map(|at| at.max(take.now).plus(moved));
+        let given = self.grant(key, &slots, moments);
+        self.slots.give_back(&slots, (take.tokens as usize).saturating_sub(given));
         let mut park = Vec::new();
-        if taken.granted < wish.tokens {
-            gate.opens_at = taken.opens_at(&wish.windows);
-            park.extend(gate.waiting.drain(..));
-        } else if !gate.waiting.is_empty() {
-            self.round.push_back(key.clone());
+        if let Some(gate) = self.gates.get_mut(key) {
+            let all = taken.granted >= take.tokens;
+            gate.opens_at = if all { Timestamp::EPOCH } else { taken.opens_at(&take.windows) };
+            if !all {
+                park.extend(gate.waiting.drain(..).map(|waiting| waiting.owned));
+            }
         }
+        self.ask_again(key);
         self.held -= park.len();
-        self.forget_open(wish.now);
+        self.forget_open(take.now);
         park
     }
 
@@ -176,40 +255,87 @@ impl Paced {
     pub fn due(&mut self, now: Timestamp) -> Option<(Owned, Pass)> {
         let (mut late, mut next) = (Vec::new(), None);
         while next.is_none() && self.granted.peek().is_some_and(|next| next.at.0.0 <= now) {
-            let Some(Granted { at: Reverse((slot, _)), key, owned }) = self.granted.pop() else { break };
-            let gate = self.gates.get_mut(&key).expect("a gate is kept while a job of it has tokens");
+            let Some(granted) = self.granted.pop() else { break };
+            let gate = self.gates.get_mut(&granted.key).expect("a gate is kept while a job of it has tokens");
             gate.granted -= 1;
-            if now.since(slot) <= lateness(&gate.windows) {
+            if gate.windows.is_empty() || now.since(granted.at.0.0) <= lateness(&gate.windows) {
                 self.held -= 1;
-                next = Some((owned, Pass(())));
+                let held_for = now.since(granted.waited.since);
+                let has_tokens = !gate.windows.is_empty();
+                next =
+                    Some((granted.waited.owned, Pass { slots: granted.slots, governed: true, has_tokens, held_for }));
+                if gate.is_idle(now) {
+                    self.gates.remove(&granted.key);
+                }
             } else {
-                late.push((key, owned));
+                late.push(granted);
             }
         }
-        for (key, owned) in late.into_iter().rev() {
+        for Granted { key, waited, slots, .. } in late.into_iter().rev() {
+            self.slots.give_back(&slots, 1);
             let gate = self.gates.get_mut(&key).expect("nobody forgot it meanwhile");
             if gate.waiting.is_empty() && !gate.asking {
                 self.round.push_back(key);
             }
-            gate.waiting.push_front(owned);
+            gate.waiting.push_front(waited);
         }
         next
     }
 
-    /// When the next job's moment comes.
+    /// A call has ended, or is not made after all.
+    pub fn ended(&mut self, pass: &Pass) {
+        self.slots.give_back(&pass.slots, 1);
+    }
+
+    /// Those who have waited too long for a slot: they wait in the store, and why.
+    pub fn without_slot(&mut self, now: Timestamp) -> Vec<(Owned, WaitReason)> {
+        let mut park = Vec::new();
+        for gate in self.gates.values_mut().filter(|gate| !gate.slots.is_empty() && !gate.asking) {
+            while gate.waiting.front().is_some_and(|first| now.since(first.since) >= HELD_MAX) {
+                park.extend(gate.waiting.pop_front().map(|waiting| (waiting.owned, WaitReason::Concurrency)));
+            }
+        }
+        if !park.is_empty() {
+            self.held -= park.len();
+            let gates = &self.gates;
+            self.round.retain(|key| gates.get(key).is_some_and(|gate| !gate.waiting.is_empty()));
+            self.forget_open(now);
+        }
+        park
+    }
+
+    /// Says to the slots who waits for them.
+    pub fn count_waiting(&mut self) {
+        self.slots.forget_waiting();
+        for gate in self.gates.values().filter(|gate| !gate.slots.is_empty()) {
+            self.slots.waits(&gate.slots, gate.waiting.len());
+        }
+    }
+
+    /// When the next job's moment comes, or somebody has waited too long for a slot.
     pub fn next_moment(&self) -> Option<Timestamp> {
         self.granted.peek().map(|next| next.at.0.0)
     }
 
+    /// When somebody will have waited too long for a slot.
+    pub fn next_giving_up(&self) -> Option<Timestamp> {
+        let gates = self.gates.values().filter(|gate| !gate.slots.is_empty() && !gate.asking);
+        gates.filter_map(|gate| gate.waiting.front()).map(|first| first.since.plus(HELD_MAX)).min()
+    }
+
     /// Forgets gates that nobody waits at and that are open again: a tenant that left must not be remembered for ever.
     fn forget_open(&mut self, now: Timestamp) {
-        self.gates.retain(|_, gate| gate.asking || gate.granted > 0 || !gate.waiting.is_empty() || gate.opens_at > now);
+        self.gates.retain(|_, gate| !gate.is_idle(now));
     }
 
     /// Everybody leaves: the lane stops.
     pub fn drain(&mut self) -> Vec<Owned> {
-        let waiting = self.gates.drain().flat_map(|(_, gate)| gate.waiting);
-        let all: Vec<Owned> = self.granted.drain().map(|granted| granted.owned).chain(waiting).collect();
+        let mut all = Vec::with_capacity(self.held);
+        for granted in self.granted.drain() {
+            self.slots.give_back(&granted.slots, 1);
+            all.push(granted.waited.owned);
+        }
+        all.extend(self.gates.drain().flat_map(|(_, gate)| gate.waiting).map(|waiting| waiting.owned));
         self.round.clear();
         (self.held, self.wished) = (0, 0);
         all
@@ -220,26 +346,4 @@ impl Paced {
 fn lateness(windows: &[Window]) -> Duration {
     let shortest = windows.iter().map(|window| window.interval).min().unwrap_or_default();
     (shortest * LATE_INTERVALS).clamp(LATE_MIN, LATE_MAX)
-}
-
-/// Whose jobs wait in the store for their turn: fresh ones queue up behind them, so that they go in publish order.
-#[derive(Debug, Default)]
-pub(super) struct Backlog {
-    gates: RwLock<HashSet<GateKey>>,
-}
-
-impl Backlog {
-    fn has(&self, key: &GateKey) -> bool {
-        self.gates.read().unwrap_or_else(PoisonError::into_inner).contains(key)
-    }
-
-    /// One more was parked.
-    pub fn add(&self, key: GateKey) {
-        self.gates.write().unwrap_or_else(PoisonError::into_inner).insert(key);
-    }
-
-    /// What the store says.
-    pub fn set(&self, gates: HashSet<GateKey>) {
-        *self.gates.write().unwrap_or_else(PoisonError::into_inner) = gates;
-    }
 }

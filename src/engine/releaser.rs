@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{FailureWait, LaneContext, turns, until_answered};
+use super::{FailureWait, LaneContext, until_answered};
 use crate::broker::{Outgoing, PublishError};
 use crate::clock::Timestamp;
 use crate::job::wire;
+use crate::policy::turns;
 use crate::store::Wake;
 
 /// Most rows released in one statement.

@@ -17,6 +17,8 @@ pub struct LaneSettings {
     pub name: LaneName,
     /// Most calls in flight, per worker.
     pub concurrency: usize,
+    /// Most calls in flight, over all workers; `None` = as many as they make.
+    pub global_concurrency: Option<u32>,
     /// Most fresh messages in hand and not yet acked, per worker.
     pub prefetch: u16,
     /// When a failed call is repeated.

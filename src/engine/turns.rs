@@ -1,27 +1,21 @@
 //! Brings back the jobs that wait for their turn in a budget: as many as it has tokens for soon, in publish order,
 //! tenants in rounds. It looks at the budgets as they are, so a limit that was changed acts on those who wait already.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::paced::{GateKey, HELD_MAX};
+use super::paced::GateKey;
 use super::{LaneContext, releaser, until_answered};
 use crate::clock::Timestamp;
-use crate::job::budget::Window;
-use crate::policy::pacing::{self, Waiting};
+use crate::governor::Way;
+use crate::job::budget::{Slot, Window};
+use crate::policy;
+use crate::policy::turns::{AHEAD, GATES_MAX, RELEASE_MAX, ROUND, Waiting};
 use crate::store::{Gate, Turn, Wake, gcra};
 
-/// Most endpoints and tenants that are looked at in one round.
-const GATES_MAX: usize = 1_000;
-/// Most jobs of a lane whose turn has come and that are not claimed yet.
-pub(super) const RELEASE_MAX: u32 = 500;
-/// Time between two rounds while somebody waits.
-const ROUND: Duration = Duration::from_millis(200);
-/// Jobs are released so much before their tokens: they are on their way for a while, and are held no longer than this.
-const AHEAD: Duration = HELD_MAX.saturating_sub(Duration::from_millis(100));
 /// Time between two looks while nobody waits: until jobs are seen that another worker parked.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -53,21 +47,29 @@ async fn round(ctx: &LaneContext, pass: &mut Pass) {
     let lane = &ctx.settings.name;
     let after = pass.after.take();
     let gates = until_answered(ctx, "gates", || ctx.store.gates(lane, after.as_ref(), GATES_MAX)).await;
-    pass.seen.extend(gates.iter().map(|gate| (gate.endpoint.clone(), gate.tenant.clone())));
-    if gates.len() == GATES_MAX {
-        pass.after = gates.last().cloned();
-    } else {
-        ctx.backlog.set(std::mem::take(&mut pass.seen));
-    }
     if gates.is_empty() {
         if after.is_none() {
+            ctx.backlog.set(HashSet::new());
             wait(ctx).await;
         }
         return;
     }
     let now = ctx.clock.now();
     let wakes = release(ctx, &gates, now, &mut pass.first).await;
+    let released = !wakes.is_empty();
     releaser::publish(ctx, wakes).await;
+    // whose last jobs have just gone has no backlog any more: fresh ones of it need not queue up
+    let left = if released {
+        until_answered(ctx, "gates", || ctx.store.gates(lane, after.as_ref(), GATES_MAX)).await
+    } else {
+        gates
+    };
+    pass.seen.extend(left.iter().map(|gate| (gate.endpoint.clone(), gate.tenant.clone())));
+    if left.len() == GATES_MAX {
+        pass.after = left.last().cloned();
+    } else {
+        ctx.backlog.set(std::mem::take(&mut pass.seen));
+    }
     ctx.clock.sleep_until(now.plus(ROUND)).await;
 }
 
@@ -80,34 +82,100 @@ async fn wait(ctx: &LaneContext) {
 
 async fn release(ctx: &LaneContext, gates: &[Gate], now: Timestamp, first: &mut usize) -> Vec<Wake> {
     let lane = &ctx.settings.name;
-    let windows: Vec<Vec<Window>> =
-        gates.iter().map(|gate| ctx.budgets.windows(lane, &gate.endpoint, &gate.tenant)).collect();
-    let known: HashMap<&str, &Window> = windows.iter().flatten().map(|window| (window.key.as_str(), window)).collect();
-    let keys: Vec<String> = known.keys().map(|key| (*key).to_owned()).collect();
-    let due: HashMap<String, Timestamp> =
-        until_answered(ctx, "look at budgets", || ctx.store.peek(&keys)).await.into_iter().collect();
-    let soon = now.plus(AHEAD);
-    let left = known.iter().map(|(key, window)| {
-        let first = gcra::first(window, due.get(*key).copied(), now);
-        (*key, gcra::tokens_by(window, first, soon))
-    });
+    let ways: Vec<Needs> = gates.iter().map(|gate| needs(ctx, gate, now)).collect();
+    let left = left(ctx, &ways, now).await;
     let waiting: Vec<Waiting<'_>> = gates
         .iter()
-        .zip(&windows)
-        .map(|(gate, windows)| Waiting {
-            windows: windows.iter().map(|window| window.key.as_str()).collect(),
-            weight: ctx.budgets.weights.get(&gate.tenant).copied().unwrap_or(1),
+        .zip(&ways)
+        .map(|(gate, needs)| Waiting {
+            needs: needs.all(),
+            weight: ctx.governor.budgets().weight(&gate.tenant),
             on_their_way: u32::try_from(gate.queued).unwrap_or(u32::MAX),
+            most: needs.most,
         })
         .collect();
     let queued: u32 = waiting.iter().map(|one| one.on_their_way).fold(0, u32::saturating_add);
-    let jobs = pacing::turns(&waiting, left.collect(), RELEASE_MAX.saturating_sub(queued), *first % gates.len());
+    let most = RELEASE_MAX.saturating_sub(queued);
+    let jobs = policy::turns::turns(&waiting, left, most, *first % gates.len());
     let turns: Vec<Turn> = gates.iter().zip(jobs).filter(|(_, jobs)| *jobs > 0).map(turn).collect();
     *first = (*first + turns.len()) % gates.len();
     if turns.is_empty() {
         return Vec::new();
     }
     until_answered(ctx, "release turns", || ctx.store.release_turns(lane, now, &turns)).await
+}
+
+/// What each job of a gate needs before it may be called.
+#[derive(Debug, Default)]
+struct Needs {
+    windows: Vec<Window>,
+    cost: u32,
+    slots: Vec<Slot>,
+    /// How long a call takes.
+    took: Duration,
+    most: u32,
+}
+
+impl Needs {
+    fn all(&self) -> Vec<(&str, u32)> {
+        let windows = self.windows.iter().map(|window| (window.key.as_str(), self.cost));
+        windows.chain(self.slots.iter().map(|slot| (slot.key.as_str(), 1))).collect()
+    }
+}
+
+fn needs(ctx: &LaneContext, gate: &Gate, now: Timestamp) -> Needs {
+    let Gate { endpoint, tenant, .. } = gate;
+    let lane_calls = u32::try_from(ctx.settings.concurrency).unwrap_or(u32::MAX);
+    let (windows, most) = match ctx.governor.way(&ctx.settings.name, endpoint, tenant, now) {
+        // as many as the lane can call soon: fresh jobs of others must not stand behind all of them
+        Way::Free => (Vec::new(), policy::turns::slots_soon(lane_calls, 0, ctx.times.of(endpoint), AHEAD)),
+        Way::Paced(windows) => (windows, u32::MAX),
+        Way::Shut { .. } => return Needs::default(),
+        Way::Probe(_) => (Vec::new(), 1),
+    };
+    Needs {
+        windows,
+        cost: ctx.governor.budgets().endpoint(endpoint).cost.max(1),
+        slots: ctx.governor.slots(&ctx.settings.name, endpoint, tenant),
+        took: ctx.times.of(endpoint),
+        most,
+    }
+}
+
+/// How much there is of everything that is needed: tokens that can be used soon, slots that are or become free soon.
+async fn left<'a>(ctx: &LaneContext, needs: &'a [Needs], now: Timestamp) -> BTreeMap<&'a str, u32> {
+    let mut left: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut at_most = |key: &'a str, much: u32| {
+        left.entry(key).and_modify(|known| *known = much.min(*known)).or_insert(much);
+    };
+    let soon = now.plus(AHEAD);
+    let keys = distinct(needs.iter().flat_map(|needs| &needs.windows).map(|window| &window.key));
+    if !keys.is_empty() {
+        let due: HashMap<String, Timestamp> =
+            until_answered(ctx, "look at budgets", || ctx.store.peek(&keys)).await.into_iter().collect();
+        for needs in needs {
+            for window in &needs.windows {
+                let first = gcra::first(window, due.get(&window.key).copied(), now, soon);
+                at_most(&window.key, gcra::tokens_by(window, first, soon).saturating_mul(needs.cost));
+            }
+        }
+    }
+    let keys = distinct(needs.iter().flat_map(|needs| &needs.slots).map(|slot| &slot.key));
+    if !keys.is_empty() {
+        let used = until_answered(ctx, "look at slots", || ctx.store.slots(&keys)).await;
+        let in_use: HashMap<&str, u32> = used.iter().map(|used| (used.key.as_str(), used.in_use)).collect();
+        for needs in needs {
+            for slot in &needs.slots {
+                let in_use = in_use.get(slot.key.as_str()).copied().unwrap_or(0);
+                at_most(&slot.key, policy::turns::slots_soon(slot.max, in_use, needs.took, AHEAD));
+            }
+        }
+    }
+    left
+}
+
+fn distinct<'a>(keys: impl Iterator<Item = &'a String>) -> Vec<String> {
+    keys.collect::<BTreeSet<_>>().into_iter().cloned().collect()
 }
 
 fn turn((gate, jobs): (&Gate, u32)) -> Turn {

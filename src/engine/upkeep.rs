@@ -222,6 +222,10 @@ async fn forget(upkeep: &Upkeep) -> StoreResult<()> {
     if let Err(error) = upkeep.store.purge_budgets(budgets_before).await {
         failed.get_or_insert(error);
     }
+    // whoever writes an account says how long it is kept
+    if let Err(error) = upkeep.store.purge_accounts(upkeep.clock.now()).await {
+        failed.get_or_insert(error);
+    }
     let letters_before = upkeep.clock.now().minus(upkeep.settings.letters_kept);
     while upkeep.store.purge_letters(letters_before, PURGE_MAX).await? == PURGE_MAX as u64 {}
     failed.map_or(Ok(()), Err)

@@ -8,15 +8,19 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::Backlog;
 use super::lane::{self, LaneEnd};
-use super::paced::Backlog;
 use super::settings::WorkerSettings;
 use super::upkeep::{self, Upkeep};
-use super::{FailureWait, LaneContext, Liveness, Parked, Progress, graveyard, monitor, releaser, turns};
+use super::{
+    CallTimes, FailureWait, LaneContext, Liveness, Parked, Progress, graveyard, lessons, monitor, releaser, turns,
+};
 use crate::broker::Broker;
 use crate::clock::{self, SharedClock};
 use crate::dispatch::Dispatch;
+use crate::governor::Governor;
 use crate::job::LaneName;
+use crate::policy::pacing::Budgets;
 use crate::store::{Store, WorkerId};
 use crate::telemetry::Telemetry;
 use crate::telemetry::health::Health;
@@ -77,6 +81,9 @@ pub async fn run(parts: WorkerParts, stop: CancellationToken) -> Result<(), Work
     helpers.spawn(upkeep::takeovers(Arc::clone(&upkeep), stop.clone()));
     helpers.spawn(monitor::run(Arc::clone(&upkeep), Arc::clone(&parts.broker), stop.clone()));
     helpers.spawn(upkeep::retention(upkeep, stop.clone()));
+    if let Some(first) = lanes.first() {
+        lessons::first(&first.governor, &*parts.control_store, parts.clock.now()).await;
+    }
     let mut running = JoinSet::new();
     for ctx in &lanes {
         running.spawn(lane::run(Arc::clone(ctx), end.clone()));
@@ -86,6 +93,9 @@ pub async fn run(parts: WorkerParts, stop: CancellationToken) -> Result<(), Work
     }
     if let Some(first) = lanes.first() {
         helpers.spawn(graveyard::run(Arc::clone(first), stop.clone()));
+        let store = Arc::clone(&parts.control_store);
+        // to the end of the drain: what the last calls show is told too
+        helpers.spawn(lessons::run(Arc::clone(&first.governor), store, Arc::clone(first), over.clone()));
     }
     let failed = tokio::select! {
         biased; // helpers end because of the stop: it has to be seen first
@@ -139,6 +149,7 @@ async fn register(parts: &WorkerParts, stop: &CancellationToken) -> Option<Worke
 
 fn contexts(parts: &WorkerParts, liveness: &Arc<Liveness>) -> Vec<Arc<LaneContext>> {
     let endpoints = Arc::new(parts.settings.endpoints.clone());
+    let governor = Arc::new(Governor::new(Budgets::clone(&parts.settings.budgets)));
     let context = |settings: &super::settings::LaneSettings| {
         let store = parts.lane_stores.get(&settings.name).unwrap_or(&parts.control_store);
         parts.telemetry.concurrency_limit(&settings.name, settings.concurrency);
@@ -153,7 +164,8 @@ fn contexts(parts: &WorkerParts, liveness: &Arc<Liveness>) -> Vec<Arc<LaneContex
             clock: Arc::clone(&parts.clock),
             liveness: Arc::clone(liveness),
             parked: Parked::default(),
-            budgets: Arc::clone(&parts.settings.budgets),
+            governor: Arc::clone(&governor),
+            times: CallTimes::default(),
             backlog: Backlog::default(),
             in_turn: Parked::default(),
             progress: Progress::default(),

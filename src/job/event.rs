@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::budget::Account;
 use super::verdict::{Class, DeadReason, WaitReason};
 use super::{EndpointName, Job, LaneName, Tenant};
 use crate::clock::Timestamp;
@@ -46,6 +47,8 @@ pub enum Event {
         job: Arc<Job>,
         /// Time from publish (or from when it became due) to this call.
         waited: Duration,
+        /// How long budgets, blocks and slots held it back; `None` where there are none for it.
+        held_back: Option<Duration>,
     },
     /// A call has ended and its result is settled.
     Attempt(Box<AttemptEvent>),
@@ -98,6 +101,17 @@ pub enum Event {
         /// How often that has happened to it.
         takeovers: u32,
     },
+    /// An account is blocked, probed, or open again.
+    Circuit {
+        /// Whose.
+        account: Account,
+        /// The new state as a word.
+        state: &'static str,
+        /// Until when nothing is called.
+        until: Option<Timestamp>,
+        /// The failure, for a person.
+        detail: String,
+    },
     /// A message lacked something that lanes had to make up.
     Weak {
         /// The lane.
@@ -141,6 +155,10 @@ pub struct AttemptEvent {
     pub rate_headers: Vec<(String, String)>,
     /// The budgets of requests that those headers describe.
     pub rate_readings: Vec<RateSeen>,
+    /// What was learnt from the answer, where that changes how the account is called.
+    pub learnt: Option<String>,
+    /// How long budgets, blocks and slots held the call back.
+    pub held_back: Duration,
     /// What happens now.
     pub next: AttemptNext,
 }

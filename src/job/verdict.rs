@@ -60,6 +60,8 @@ words! {
         Cooldown = "cooldown",
         /// Its endpoint is failing.
         Circuit = "circuit",
+        /// As many calls are in flight as there may be.
+        Concurrency = "concurrency",
         /// Its lane is paused.
         Paused = "paused",
         /// Behind the head of its ordering key.

@@ -71,7 +71,10 @@ pub fn retry_after(answer: &HttpAnswer, received_at: Timestamp) -> Option<Durati
 
 /// The budgets that an answer describes, at most [`READINGS_MAX`].
 pub fn readings(answer: &HttpAnswer, received_at: Timestamp) -> Vec<RateReading> {
-    let times = Times { server_now: server_now(answer, received_at), received_at };
+    // a `Date` has whole seconds: where our clock fits it, ours is the better one
+    let date = server_now(answer, received_at);
+    let server_now = received_at.clamp(date, date.plus(Duration::from_secs(1)));
+    let times = Times { server_now, received_at };
     let mut found = structured::readings(answer, &times);
     found.extend(vendors::readings(answer, &times));
     found.truncate(READINGS_MAX);

@@ -1,7 +1,12 @@
-//! Pure decisions: what the facts of a call mean and how long to wait. No I/O, no clock, no randomness.
+//! Pure decisions: what the facts of a call mean, how long to wait, what may be called. No I/O, no clock, no randomness.
 
+pub mod account;
 pub mod admit;
 pub mod backoff;
+pub mod circuit;
 pub mod classify;
 pub mod headers;
+pub mod learn;
+pub mod limit;
 pub mod pacing;
+pub mod turns;

@@ -1,289 +1,367 @@
-//! From configured limits to the windows that each call has to fit, and to the turns of those who wait.
+//! From limits, configured, set by an operator and learnt, to the windows that each call has to fit.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::job::budget::Window;
+use super::account::{Knowledge, LiveLimits, Observing};
+use super::circuit::{CircuitRules, Door};
+use super::learn::{Lead, Lesson};
+use super::limit::{HEADROOM, Limit, Scope};
+use crate::clock::Timestamp;
+use crate::job::budget::{Account, Slot, Window};
 use crate::job::{EndpointName, LaneName, Tenant};
 
-/// Share of a limit that is used, unless configured: the rest absorbs what the network bunches together.
-pub const HEADROOM: f64 = 0.8;
-/// Most limits of one endpoint.
-pub const LIMITS_MAX: usize = 8;
-/// What binary fractions leave of a division that comes out even.
-const ROUNDING: f64 = 1e-6;
-/// A reserve never leaves the other lanes less than this share.
-const SHARE_MIN: f64 = 0.01;
+/// Pace of a ramp where nobody knows what is allowed: calls a second at its start, and how much more at its end.
+const BLIND_RAMP_FROM: f64 = 2.0;
+const BLIND_RAMP_GROWTH: f64 = 1_024.0;
+/// Calls a second, and at once, of an account before its first answer was heard: who knows what it allows.
+const FIRST_PACE: f64 = 10.0;
+const FIRST_BURST: u32 = 5;
+/// What its window counts.
+const FIRST: &str = "first";
+/// Separates the parts of a window's key.
+const PART: char = '\u{1f}';
 
-/// What an API allows.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limit {
-    /// So many calls; 0 = no limit.
-    pub requests: u32,
-    /// In this time.
-    pub per: Duration,
-    /// Calls that may be made at once after a rest; `None` = half of what the headroom leaves, at least one.
-    pub burst: Option<u32>,
-    /// Whose calls are counted together.
-    pub scope: Scope,
-    /// Share of it that is used, above 0 and at most 1.
-    pub headroom: f64,
-}
-
-/// Whose calls are counted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// Those of one tenant.
+/// Whose limits an answer tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learn {
+    /// Those of the tenant that the call was for.
     Tenant,
-    /// Those of all tenants.
+    /// Those of all tenants: they share one account at the API.
     Endpoint,
+    /// Nobody's: neither rate headers nor a 429 change the pace. A `Retry-After` still blocks.
+    Off,
 }
 
-impl Limit {
-    /// Most calls in the time of the limit: its pace, and a burst.
-    pub fn most_in_window(&self) -> f64 {
-        (self.tokens() + ROUNDING).floor() + if self.burst.is_some() { self.burst() } else { 0.0 }
-    }
+/// What is configured for the budgets of one endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndpointBudget {
+    /// Limits; empty = not limited.
+    pub limits: Vec<Limit>,
+    /// Tokens that one call takes, at least 1.
+    pub cost: u32,
+    /// The endpoint whose limits, lessons and operator's settings it shares; `None` = its own.
+    pub shares: Option<EndpointName>,
+    /// Whose limits its answers tell of.
+    pub learn: Learn,
+    /// When it counts as failing.
+    pub circuit: CircuitRules,
+    /// Most calls in flight, over all workers.
+    pub max_concurrency: Option<u32>,
+    /// Most calls in flight for each tenant, over all workers.
+    pub max_concurrency_per_tenant: Option<u32>,
+}
 
-    fn tokens(&self) -> f64 {
-        f64::from(self.requests) * self.headroom
-    }
-
-    /// Never above the limit: pace and burst together fit it, half of what is left is for the network.
-    fn burst(&self) -> f64 {
-        let spare = f64::from(self.requests) * (1.0 - self.headroom) / 2.0;
-        // more at once than in the whole time is no limit any more
-        self.burst.map_or((spare + ROUNDING).floor(), |burst| f64::from(burst.min(self.requests))).max(1.0)
-    }
-
-    fn window(&self, key: String, share: f64) -> Window {
-        let interval = Duration::from_micros(whole_micros(self.per.as_secs_f64() * 1e6 / (self.tokens() * share)));
-        let burst = (self.burst() * share + ROUNDING).floor().max(1.0);
-        Window { key, interval, tolerance: interval.mul_f64(burst - 1.0) }
+impl EndpointBudget {
+    /// Whether its limits are one budget for all tenants.
+    pub fn is_shared(&self) -> bool {
+        !self.limits.is_empty() && self.limits.iter().all(|limit| limit.scope == Scope::Endpoint)
     }
 }
 
-/// Rounded up: a token that takes longer is never one too many.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates, and it is not negative")]
-fn whole_micros(micros: f64) -> u64 {
-    ((micros - ROUNDING).ceil() as u64).max(1)
+impl Default for EndpointBudget {
+    fn default() -> Self {
+        Self {
+            limits: Vec::new(),
+            cost: 1,
+            shares: None,
+            learn: Learn::Tenant,
+            circuit: CircuitRules::default(),
+            max_concurrency: None,
+            max_concurrency_per_tenant: None,
+        }
+    }
 }
 
 /// All configured budgets.
 #[derive(Debug, Clone, Default)]
 pub struct Budgets {
-    /// Of each endpoint; empty = not limited.
-    pub limits: HashMap<EndpointName, Vec<Limit>>,
+    /// Of each endpoint. One that is not here has what [`EndpointBudget::default`] says.
+    pub endpoints: HashMap<EndpointName, EndpointBudget>,
     /// What replaces the limits of an endpoint for one tenant.
     pub overrides: HashMap<(Tenant, EndpointName), Vec<Limit>>,
     /// Shares in the round among tenants that wait for the same budget; 1 where nothing is said.
     pub weights: HashMap<Tenant, u32>,
     /// Shares of every budget that the other lanes cannot take.
     pub reserves: Vec<(LaneName, f64)>,
+    /// The most that a call costs, of all endpoints that share the budgets of one; 1 where nothing is said.
+    pub costs_max: HashMap<EndpointName, u32>,
+}
+
+/// What is known of the accounts that a call counts in: its endpoint's and its tenant's there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// Of all tenants together.
+    pub endpoint: Option<&'a Knowledge>,
+    /// Of the tenant.
+    pub tenant: Option<&'a Knowledge>,
+    /// The same two of an endpoint that shares the budgets of another one, and fails for itself.
+    pub own: [Option<&'a Knowledge>; 2],
+}
+
+impl<'a> Known<'a> {
+    /// Each of them that anything is known of.
+    pub fn all(self) -> impl Iterator<Item = &'a Knowledge> {
+        self.endpoint.into_iter().chain(self.tenant).chain(self.own.into_iter().flatten())
+    }
+
+    /// May a call be made now, and at which share of the pace? Both accounts have to agree.
+    pub fn door(self, now: Timestamp) -> Door {
+        self.all().map(|known| known.door(now)).fold(Door::Open(1.0), stricter)
+    }
+}
+
+/// What both doors allow.
+fn stricter(left: Door, right: Door) -> Door {
+    match (left, right) {
+        (Door::Shut { until: a, .. }, Door::Shut { until: b, .. }) => {
+            if a >= b {
+                left
+            } else {
+                right
+            }
+        }
+        (Door::Shut { .. }, _) => left,
+        (_, Door::Shut { .. }) => right,
+        (Door::Probe(_), _) => left,
+        (_, Door::Probe(_)) => right,
+        (Door::Open(a), Door::Open(b)) => Door::Open(a.min(b)),
+    }
+}
+
+/// Where the limits of a call come from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Source<'a> {
+    /// The configuration.
+    Configured,
+    /// An operator.
+    Live(&'a LiveLimits),
+}
+
+/// The limits of a call, and where they come from.
+#[derive(Debug)]
+pub struct Limits<'a> {
+    /// The limits.
+    pub limits: &'a [Limit],
+    /// They are those of the tenant alone, whatever their scope says.
+    pub of_tenant: bool,
+    /// Where they come from.
+    pub source: Source<'a>,
+}
+
+/// What a call has to fit, or why there is none.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fit {
+    /// These windows; none = not limited.
+    Windows(Vec<Window>),
+    /// An answer told that nothing is left until then.
+    UsedUp(Timestamp),
 }
 
 impl Budgets {
-    /// The windows that a call has to fit: one for each limit, and one more for each reserve of another lane, which
-    /// counts the calls of all lanes but that one. Empty = not limited.
-    pub fn windows(&self, lane: &LaneName, endpoint: &EndpointName, tenant: &Tenant) -> Vec<Window> {
-        let mut windows = Vec::new();
-        for (limit, key, _) in self.limits_of(endpoint, tenant) {
-            for (reserving, reserve) in self.reserves.iter().filter(|(of, reserve)| of != lane && *reserve > 0.0) {
-                windows.push(limit.window(format!("{key}\u{1f}{reserving}"), (1.0 - reserve).max(SHARE_MIN)));
-            }
-            windows.push(limit.window(key, 1.0));
+    /// What is configured for an endpoint.
+    pub fn endpoint(&self, endpoint: &EndpointName) -> &EndpointBudget {
+        static USUAL: std::sync::LazyLock<EndpointBudget> = std::sync::LazyLock::new(EndpointBudget::default);
+        self.endpoints.get(endpoint).unwrap_or(&USUAL)
+    }
+
+    /// The endpoint whose budgets a call to `endpoint` counts in.
+    pub fn owner<'a>(&'a self, endpoint: &'a EndpointName) -> &'a EndpointName {
+        self.endpoint(endpoint).shares.as_ref().unwrap_or(endpoint)
+    }
+
+    /// The account of which an answer tells the limits.
+    pub fn taught_account(&self, endpoint: &EndpointName, tenant: &Tenant) -> Account {
+        let owner = self.owner(endpoint);
+        let tenant = (self.endpoint(owner).learn != Learn::Endpoint).then(|| tenant.clone());
+        Account { endpoint: owner.clone(), tenant }
+    }
+
+    /// How the accounts of an endpoint are observed.
+    pub fn observing(&self, endpoint: &EndpointName) -> Observing {
+        let owner = self.endpoint(self.owner(endpoint));
+        let headroom = owner.limits.first().map_or(HEADROOM, |limit| limit.headroom);
+        Observing { circuit: self.endpoint(endpoint).circuit, learns: owner.learn != Learn::Off, headroom }
+    }
+
+    /// The share of a tenant in each round.
+    pub fn weight(&self, tenant: &Tenant) -> u32 {
+        self.weights.get(tenant).copied().unwrap_or(1)
+    }
+
+    /// The limits of a call: what is set for the tenant goes before what is set for all, and an operator's word before
+    /// the configuration's.
+    pub fn limits<'a>(
+        &'a self,
+        endpoint: &'a EndpointName,
+        tenant: &Tenant,
+        known: Known<'a>,
+        now: Timestamp,
+    ) -> Limits<'a> {
+        let owner = self.owner(endpoint);
+        let live = |known: Option<&'a Knowledge>| known.and_then(|known| known.live(now));
+        if let Some(live) = live(known.tenant) {
+            return Limits { limits: &live.limits, of_tenant: true, source: Source::Live(live) };
         }
-        windows
-    }
-
-    /// The windows that a `Retry-After` closes: every call of every lane counts in them. Those of the tenant alone, where
-    /// it has some: what one tenant was told is not said of the others.
-    pub fn cool_down_windows(&self, endpoint: &EndpointName, tenant: &Tenant) -> Vec<Window> {
-        let limits: Vec<_> = self.limits_of(endpoint, tenant).collect();
-        let own = limits.iter().any(|(_, _, scope)| *scope == Scope::Tenant);
-        let closed = limits.into_iter().filter(|(_, _, scope)| !own || *scope == Scope::Tenant);
-        closed.map(|(limit, key, _)| limit.window(key, 1.0)).collect()
-    }
-
-    /// The limits of a call, under what key each is counted, and whose calls it counts.
-    fn limits_of(&self, endpoint: &EndpointName, tenant: &Tenant) -> impl Iterator<Item = (&Limit, String, Scope)> {
-        // asked for every job: where nothing is limited, nothing is looked up
+        // asked for every job: where nobody has an override, nothing is looked up
         let overrides = (!self.overrides.is_empty()).then_some(&self.overrides);
-        let own = overrides.and_then(|overrides| overrides.get(&(tenant.clone(), endpoint.clone())));
-        let limits = own.or_else(|| self.limits.get(endpoint)).map_or(&[][..], Vec::as_slice);
-        let is_own = own.is_some();
-        limits.iter().filter(|limit| limit.requests > 0).map(move |limit| {
-            // an override counts for its tenant alone
-            let scope = if is_own { Scope::Tenant } else { limit.scope };
-            let whose = if scope == Scope::Tenant { tenant.as_str() } else { "" };
-            (limit, format!("{endpoint}\u{1f}{whose}\u{1f}{}", limit.per.as_millis()), scope)
-        })
-    }
-}
-
-/// Somebody's jobs that wait for their turn.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting<'a> {
-    /// Of which windows they need a token each; empty = of none any more.
-    pub windows: Vec<&'a str>,
-    /// Share in each round.
-    pub weight: u32,
-    /// Tokens that its jobs will take which are on their way already.
-    pub on_their_way: u32,
-}
-
-/// Whose turn it is: how many of each may go now, round by round, each as many as its weight, as long as every window
-/// it needs has a token `left`. At most `most` in all. The first round begins with the one at `start`.
-pub fn turns<'a>(waiting: &[Waiting<'a>], mut left: BTreeMap<&'a str, u32>, most: u32, start: usize) -> Vec<u32> {
-    for one in waiting {
-        for key in &one.windows {
-            left.entry(key).and_modify(|tokens| *tokens = tokens.saturating_sub(one.on_their_way));
+        if let Some(own) = overrides.and_then(|overrides| overrides.get(&(tenant.clone(), owner.clone()))) {
+            return Limits { limits: own, of_tenant: true, source: Source::Configured };
         }
+        if let Some(live) = live(known.endpoint) {
+            return Limits { limits: &live.limits, of_tenant: false, source: Source::Live(live) };
+        }
+        Limits { limits: &self.endpoint(owner).limits, of_tenant: false, source: Source::Configured }
     }
-    let mut turns = vec![0; waiting.len()];
-    let (mut total, mut gave) = (0, true);
-    while gave && total < most {
-        gave = false;
-        for step in 0..waiting.len() {
-            let at = (start + step) % waiting.len();
-            for _ in 0..waiting[at].weight.max(1) {
-                let windows = &waiting[at].windows;
-                let fits = windows.iter().all(|key| left.get(key).is_some_and(|tokens| *tokens > 0));
-                if !fits || total == most {
-                    break;
+
+    /// The windows that a call has to fit: one for each limit, configured and learnt, and one more for each reserve of
+    /// another lane, which counts the calls of all lanes but that one. A call of a higher cost takes longer in each.
+    pub fn fit(
+        &self,
+        lane: &LaneName,
+        endpoint: &EndpointName,
+        tenant: &Tenant,
+        known: Known<'_>,
+        speed: f64,
+        now: Timestamp,
+    ) -> Fit {
+        let owner = self.owner(endpoint);
+        let of = self.limits(endpoint, tenant, known, now);
+        let mut windows = Vec::new();
+        let slowed = known.all().map(|known| known.slowed_to(now)).fold(speed, f64::min);
+        for limit in of.limits.iter().filter(|limit| limit.requests > 0) {
+            let for_tenant = of.of_tenant || limit.scope == Scope::Tenant;
+            let key = key(owner, for_tenant.then_some(tenant), &limit.per.as_millis().to_string());
+            self.with_reserves(&mut windows, lane, key, |key, share| limit.window(key, share, slowed));
+        }
+        let headroom = self.observing(endpoint).headroom;
+        for (known, whose) in [(known.endpoint, None), (known.tenant, Some(tenant))] {
+            for lesson in known.into_iter().flat_map(|known| &known.lessons) {
+                match lesson.lead(headroom, now) {
+                    Lead::Shut(until) => return Fit::UsedUp(until),
+                    Lead::Pace { per_second, burst } if !is_implied(&of, whose, lesson, per_second) => {
+                        let key = key(owner, whose, &format!("learnt:{}", lesson.name));
+                        let pace = Pace { per_second: per_second * speed, burst };
+                        self.with_reserves(&mut windows, lane, key, |key, share| pace.window(key, share));
+                    }
+                    Lead::Free | Lead::Pace { .. } => {}
                 }
-                for key in windows {
-                    left.entry(key).and_modify(|tokens| *tokens -= 1);
-                }
-                turns[at] += 1;
-                total += 1;
-                gave = true;
             }
         }
+        let blind = known.all().map(|known| known.blind_slowed_to(now)).fold(speed, f64::min);
+        if windows.is_empty() && blind < 1.0 {
+            let pace = Pace { per_second: BLIND_RAMP_FROM * BLIND_RAMP_GROWTH.powf(blind), burst: 1 };
+            // where it was the endpoint that failed, all tenants come back together
+            let all = [known.endpoint, known.own[0]].into_iter().flatten();
+            let together = all.map(|known| known.door(now)).any(|door| door != Door::Open(1.0));
+            windows.push(pace.window(key(owner, (!together).then_some(tenant), "ramp"), 1.0));
+        }
+        let cost = self.endpoint(endpoint).cost.max(1);
+        let cost_max = self.costs_max.get(owner).copied().unwrap_or(1).max(cost);
+        Fit::Windows(windows.into_iter().map(|window| window.reaching(cost_max).costing(cost)).collect())
     }
-    turns
+
+    /// The window for the first calls of an account, of which nothing is configured, known or heard.
+    pub fn first_calls(&self, endpoint: &EndpointName, tenant: &Tenant) -> Window {
+        let pace = Pace { per_second: FIRST_PACE, burst: FIRST_BURST };
+        pace.window(key(self.owner(endpoint), Some(tenant), FIRST), 1.0)
+    }
+
+    fn with_reserves(
+        &self,
+        windows: &mut Vec<Window>,
+        lane: &LaneName,
+        key: String,
+        window: impl Fn(String, f64) -> Window,
+    ) {
+        for (reserving, reserve) in self.reserves.iter().filter(|(of, reserve)| of != lane && *reserve > 0.0) {
+            windows.push(window(format!("{key}{PART}{reserving}"), 1.0 - reserve));
+        }
+        windows.push(window(key, 1.0));
+    }
+
+    /// The slots that a call takes while it is in flight. A reserve of another lane holds for them too, but leaves one.
+    pub fn slots(&self, lane: &LaneName, endpoint: &EndpointName, tenant: &Tenant) -> Vec<Slot> {
+        let budget = self.endpoint(endpoint);
+        let caps = [(budget.max_concurrency, None), (budget.max_concurrency_per_tenant, Some(tenant))];
+        let mut slots = Vec::new();
+        for (max, whose) in caps.into_iter().filter_map(|(max, whose)| Some((max.filter(|max| *max > 0)?, whose))) {
+            let key = key(endpoint, whose, "calls");
+            for (reserving, reserve) in self.reserves.iter().filter(|(of, reserve)| of != lane && *reserve > 0.0) {
+                slots.push(Slot { key: format!("{key}{PART}{reserving}"), max: share_of(max, 1.0 - reserve) });
+            }
+            slots.push(Slot { key, max });
+        }
+        slots
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// What a window counts, or a slot, as its key says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Counted<'a> {
+    /// The endpoint whose budget it is.
+    pub owner: &'a str,
+    /// Whose calls; `None` = those of all tenants.
+    pub tenant: Option<&'a str>,
+    /// Which of their budgets: of a configured limit its time in milliseconds.
+    pub what: &'a str,
+    /// It counts the calls of all lanes but this one, so that its reserve is left; `None` = it counts all.
+    pub without: Option<&'a str>,
+}
 
-    use super::*;
-
-    fn limit(requests: u32, per: Duration, scope: Scope) -> Limit {
-        Limit { requests, per, burst: None, scope, headroom: HEADROOM }
+impl<'a> Counted<'a> {
+    /// Whether it counts for the first calls only, until an answer was heard.
+    pub fn is_for_first_calls(&self) -> bool {
+        self.what == FIRST
     }
 
-    fn budgets(limits: Vec<Limit>, reserve: f64) -> Budgets {
-        Budgets {
-            limits: HashMap::from([(endpoint(), limits)]),
-            reserves: vec![(lane("realtime"), reserve), (lane("bulk"), 0.0)],
-            ..Budgets::default()
-        }
-    }
-
-    fn lane(name: &str) -> LaneName {
-        LaneName::new(name).expect("a name")
-    }
-
-    fn endpoint() -> EndpointName {
-        EndpointName::new("crm").expect("a name")
-    }
-
-    fn tenant(name: &str) -> Tenant {
-        Tenant::new(name).expect("a name")
-    }
-
-    #[test]
-    fn a_limit_is_paced_below_itself() {
-        let budgets = budgets(vec![limit(100, Duration::from_mins(1), Scope::Tenant)], 0.0);
-        let windows = budgets.windows(&lane("bulk"), &endpoint(), &tenant("acme"));
-        let [window] = &windows[..] else { panic!("{windows:?}") };
-        assert_eq!(window.interval, Duration::from_millis(750));
-        assert_eq!(window.tolerance, Duration::from_millis(750 * 9));
-    }
-
-    #[test]
-    fn zero_is_no_limit() {
-        let budgets = budgets(vec![limit(0, Duration::from_mins(1), Scope::Tenant)], 0.5);
-        assert_eq!(budgets.windows(&lane("bulk"), &endpoint(), &tenant("acme")), []);
-    }
-
-    #[test]
-    fn scopes_and_overrides_count_apart() {
-        let mut budgets = budgets(vec![limit(100, Duration::from_mins(1), Scope::Endpoint)], 0.0);
-        let key = |budgets: &Budgets, name| budgets.windows(&lane("bulk"), &endpoint(), &tenant(name))[0].key.clone();
-        assert_eq!(key(&budgets, "acme"), key(&budgets, "globex"));
-        let own = vec![limit(500, Duration::from_mins(1), Scope::Endpoint)];
-        budgets.overrides.insert((tenant("acme"), endpoint()), own);
-        assert_ne!(key(&budgets, "acme"), key(&budgets, "globex"));
-        let pace = |name| budgets.windows(&lane("bulk"), &endpoint(), &tenant(name))[0].interval;
-        assert_eq!(pace("globex"), 5 * pace("acme"));
-    }
-
-    #[test]
-    fn a_reserve_slows_the_others_down_and_not_its_own_lane() {
-        let budgets = budgets(vec![limit(100, Duration::from_mins(1), Scope::Tenant)], 0.2);
-        let of = |name| budgets.windows(&lane(name), &endpoint(), &tenant("acme"));
-        assert_eq!(of("realtime").len(), 1);
-        let bulk = of("bulk");
-        assert_eq!(bulk.len(), 2);
-        assert_eq!(bulk[1], of("realtime")[0], "all lanes count in the whole budget");
-        assert_eq!(bulk[0].interval, Duration::from_micros(937_500));
-        assert_eq!(bulk[0].tolerance, bulk[0].interval * 7);
-    }
-
-    #[test]
-    fn a_retry_after_closes_the_windows_of_its_tenant_for_every_lane() {
-        let (minute, day) = (Duration::from_mins(1), Duration::from_hours(24));
-        let both = vec![limit(100, minute, Scope::Tenant), limit(40_000, day, Scope::Endpoint)];
-        let budgets = budgets(both, 0.2);
-        let closed = budgets.cool_down_windows(&endpoint(), &tenant("acme"));
-        assert_eq!(closed, [budgets.windows(&lane("realtime"), &endpoint(), &tenant("acme"))[0].clone()]);
-        let shared = Budgets { limits: HashMap::from([(endpoint(), vec![limit(9, day, Scope::Endpoint)])]), ..budgets };
-        assert_eq!(shared.cool_down_windows(&endpoint(), &tenant("acme")).len(), 1);
-    }
-
-    #[test]
-    fn no_setting_is_too_large() {
-        for (requests, per) in [(1, Duration::from_hours(24 * 366)), (u32::MAX, Duration::from_millis(1))] {
-            let limit = Limit { burst: Some(u32::MAX), headroom: 0.01, ..limit(requests, per, Scope::Tenant) };
-            let window = limit.window(String::new(), SHARE_MIN);
-            assert!(window.interval >= Duration::from_micros(1));
-            assert!(i64::try_from(window.tolerance.as_micros()).expect("fits") < i64::MAX / 1_000);
-        }
-    }
-
-    #[test]
-    fn turns_go_round_by_weight() {
-        let left = BTreeMap::from([("crm", 7), ("acme", 1)]);
-        let waiting = |windows: &[&'static str], weight| Waiting { windows: windows.to_vec(), weight, on_their_way: 0 };
-        let all = [waiting(&["crm"], 1), waiting(&["crm"], 2), waiting(&["crm", "acme"], 1)];
-        assert_eq!(turns(&all, left.clone(), 100, 0), [2, 4, 1]);
-        assert_eq!(turns(&all, left.clone(), 2, 1), [0, 2, 0], "who was last begins next time");
-        assert_eq!(turns(&all[..1], left.clone(), 100, 0), [7], "a lone one gets everything");
-        assert_eq!(turns(&[], left.clone(), 100, 0), Vec::<u32>::new());
-    }
-
-    #[test]
-    fn who_is_on_the_way_has_had_its_turn() {
-        let left = BTreeMap::from([("crm", 3)]);
-        let all = [Waiting { windows: vec!["crm"], weight: 1, on_their_way: 2 }];
-        assert_eq!(turns(&all, left.clone(), 100, 0), [1]);
-        let free = [Waiting { windows: vec![], weight: 1, on_their_way: 2 }];
-        assert_eq!(turns(&free, left.clone(), 5, 0), [5], "whose limit was taken away waits for nothing");
-    }
-
-    proptest! {
-        /// Pace and burst together never exceed what the API allows, for every limit that has room for a call.
-        #[test]
-        fn pace_and_burst_fit_the_limit(requests in 2_u32..100_000, per_ms in 100_u64..100_000_000, headroom in 0.1_f64..0.8) {
-            let limit = Limit { headroom, ..limit(requests, Duration::from_millis(per_ms), Scope::Tenant) };
-            prop_assume!(limit.tokens() >= 1.0);
-            let window = limit.window(String::new(), 1.0);
-            let span = Duration::from_millis(per_ms);
-            let most = 1 + (window.tolerance + span).as_micros() / window.interval.as_micros();
-            prop_assert!(most <= u128::from(requests), "{most} of {requests}");
-        }
+    /// What is counted under a key.
+    pub fn of(key: &'a str) -> Self {
+        let mut parts = key.split(PART);
+        let owner = parts.next().unwrap_or_default();
+        let tenant = parts.next().filter(|tenant| !tenant.is_empty());
+        Self { owner, tenant, what: parts.next().unwrap_or_default(), without: parts.next() }
     }
 }
+
+/// Calls a second that these windows allow all lanes together, without bursts; infinite where there is none.
+pub fn pace_of(windows: &[Window]) -> f64 {
+    let whole = windows.iter().filter(|window| window.key.matches(PART).count() == 2);
+    whole.map(|window| 1.0 / window.interval.as_secs_f64()).fold(f64::INFINITY, f64::min)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a u32")]
+fn share_of(max: u32, share: f64) -> u32 {
+    ((f64::from(max) * share) as u32).max(1)
+}
+
+fn key(owner: &EndpointName, tenant: Option<&Tenant>, what: &str) -> String {
+    format!("{owner}{PART}{}{PART}{what}", tenant.map_or("", Tenant::as_str))
+}
+
+/// A limit of the same time or a shorter one, whose pace is lower, keeps to the lesson as well; what was learnt of all
+/// tenants together only one that they share.
+fn is_implied(of: &Limits<'_>, whose: Option<&Tenant>, lesson: &Lesson, per_second: f64) -> bool {
+    let window = lesson.window.unwrap_or(Duration::MAX);
+    let counts = |limit: &&Limit| whose.is_some() || !of.of_tenant && limit.scope == Scope::Endpoint;
+    let limits = of.limits.iter().filter(counts);
+    limits.filter(|limit| limit.requests > 0).any(|limit| limit.per <= window && limit.pace() <= per_second)
+}
+
+/// A pace that was learnt.
+struct Pace {
+    per_second: f64,
+    burst: u32,
+}
+
+impl Pace {
+    fn window(&self, key: String, share: f64) -> Window {
+        let interval = Duration::try_from_secs_f64(1.0 / (self.per_second * share).max(f64::MIN_POSITIVE));
+        let interval = interval.unwrap_or(INTERVAL_MAX).clamp(Duration::from_micros(1), INTERVAL_MAX);
+        let burst = (f64::from(self.burst) * share).floor().max(1.0);
+        Window::new(key, interval, interval.mul_f64(burst - 1.0))
+    }
+}
+
+/// The longest time that one token takes of a pace that was learnt.
+const INTERVAL_MAX: Duration = Duration::from_hours(24);

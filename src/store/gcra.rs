@@ -6,9 +6,13 @@ use crate::clock::Timestamp;
 use crate::job::budget::{Take, Taken, Window};
 
 /// When the next token of a window may be used. `due`: its theoretical arrival time, `None` for a window without history.
-/// An unused past is worth nothing: a window that rested has its tolerance and no more.
-pub fn first(window: &Window, due: Option<Timestamp>, now: Timestamp) -> Timestamp {
-    due.unwrap_or(now).max(now).minus(window.tolerance)
+/// An unused past is worth nothing: a window that rested has its tolerance and no more. A future that this pace cannot have
+/// taken is what a slower one left behind: it is forgotten, and its burst with it. `until`: tokens up to then are asked for.
+pub fn first(window: &Window, due: Option<Timestamp>, now: Timestamp, until: Timestamp) -> Timestamp {
+    match due {
+        Some(due) if due > until.plus(window.reach) => now,
+        due => due.unwrap_or(now).max(now).minus(window.tolerance),
+    }
 }
 
 /// How many tokens of a window may be used by `until`, when its next one may be used at `first`.
@@ -23,17 +27,12 @@ pub fn tokens_by(window: &Window, first: Timestamp, until: Timestamp) -> u32 {
 /// Decides about a wish; `due` in the order of its windows. With it the new theoretical arrival times.
 pub fn take(wish: &Take, due: &[Option<Timestamp>]) -> (Taken, Vec<Timestamp>) {
     let first: Vec<Timestamp> =
-        wish.windows.iter().zip(due).map(|(window, due)| self::first(window, *due, wish.now)).collect();
+        wish.windows.iter().zip(due).map(|(window, due)| self::first(window, *due, wish.now, wish.until)).collect();
     let most = wish.windows.iter().zip(&first).map(|(window, first)| tokens_by(window, *first, wish.until));
     let granted = most.min().unwrap_or(wish.tokens).min(wish.tokens);
     let after = wish.windows.iter().zip(&first);
     let after = after.map(|(window, first)| first.plus(window.tolerance).plus(window.interval * granted)).collect();
     (Taken { granted, first }, after)
-}
-
-/// The theoretical arrival time of a window that gives no token before `until`, and then one by one.
-pub fn blocked(window: &Window, due: Option<Timestamp>, until: Timestamp) -> Timestamp {
-    due.unwrap_or(until).max(until.plus(window.tolerance))
 }
 
 #[cfg(test)]
@@ -46,7 +45,7 @@ mod tests {
 
     fn window(interval_ms: u64, burst: u32) -> Window {
         let interval = Duration::from_millis(interval_ms);
-        Window { key: format!("{interval_ms}/{burst}"), interval, tolerance: interval * (burst - 1) }
+        Window::new(format!("{interval_ms}/{burst}"), interval, interval * (burst - 1))
     }
 
     fn wish(windows: &[Window], tokens: u32, now_ms: i64, ahead_ms: u64) -> Take {
@@ -77,16 +76,23 @@ mod tests {
     }
 
     #[test]
-    fn a_block_holds_until_its_end_and_leaves_no_burst_behind() {
-        let windows = [window(100, 5)];
-        let due = blocked(&windows[0], None, Timestamp::from_secs(60));
-        let early = take(&wish(&windows, 5, 59_000, 0), &[Some(due)]).0;
-        assert_eq!((early.granted, early.opens_at(&windows)), (0, Timestamp::from_secs(60)));
-        let (taken, _) = take(&wish(&windows, 5, 60_000, 150), &[Some(due)]);
-        assert_eq!(taken.granted, 2);
-        assert!(
-            blocked(&windows[0], Some(Timestamp::from_secs(90)), Timestamp::from_secs(60)) >= Timestamp::from_secs(90)
-        );
+    fn a_slower_pace_that_no_longer_counts_is_forgotten() {
+        let slow = [window(3_600_000, 1)];
+        let (_, due) = take(&wish(&slow, 1, 0, 0), &[None]);
+        let fast = [window(36_000, 1)];
+        let (taken, _) = take(&wish(&fast, 1, 1_000, 500), &[Some(due[0])]);
+        assert_eq!((taken.granted, taken.opens_at(&fast)), (1, Timestamp::from_millis(1_000 + 36_000)));
+    }
+
+    #[test]
+    fn dear_calls_and_cheap_ones_count_in_the_same_window() {
+        let cheap = [window(100, 10).reaching(5)];
+        let dear = [cheap[0].clone().costing(5)];
+        let (taken, due) = take(&wish(&dear, 9, 0, 0), &[None]);
+        assert_eq!((taken.granted, due[0]), (2, Timestamp::from_secs(1)), "ten tokens are two calls");
+        let (taken, due) = take(&wish(&cheap, 9, 300, 0), &[Some(due[0])]);
+        assert_eq!((taken.granted, due[0]), (3, Timestamp::from_millis(1_300)));
+        assert_eq!(take(&wish(&dear, 9, 700, 0), &[Some(due[0])]).0.granted, 0);
     }
 
     proptest! {

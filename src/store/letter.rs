@@ -146,6 +146,7 @@ impl FullLetterRecord {
             payload_sha256,
             resume_at: None,
             released_at: None,
+            held_since: None,
             ended_at: Some(letter.died_at),
         };
         let (id, endpoint) = (JobId::new(&id)?, EndpointName::new(&endpoint)?);

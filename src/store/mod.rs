@@ -10,6 +10,7 @@ mod letter;
 pub mod postgres;
 mod record;
 mod rows;
+pub mod slots;
 pub mod sqlite;
 mod step;
 pub mod transition;
@@ -22,9 +23,10 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 use crate::job::LaneName;
-use crate::job::budget::{Take, Taken, Window};
+use crate::job::budget::{Account, Take, Taken};
 
 pub use rows::*;
+pub use slots::GRANT_GOOD_FOR;
 pub use verbs::*;
 
 /// Most entries of one claim or settle batch.
@@ -124,15 +126,30 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     async fn purge(&self, lane: &LaneName, retention: Retention) -> StoreResult<Purged>;
 }
 
+/// What all workers know of accounts at APIs, beyond the configuration. Opaque here; a write names the version it was made
+/// from, so that nothing that another worker wrote is lost.
+#[async_trait]
+pub trait AccountStore: Send + Sync + fmt::Debug {
+    /// Those written at `since` or later, the latest first, at most `limit`.
+    async fn accounts(&self, since: Timestamp, limit: usize) -> StoreResult<Vec<AccountRow>>;
+
+    /// One; `None` when nothing is known of it.
+    async fn account(&self, account: &Account) -> StoreResult<Option<AccountRow>>;
+
+    /// Writes what is known, over the version [`AccountWrite::seen`]; false = somebody else has written meanwhile, or
+    /// the row is gone. When the answer was lost, read again: of two equal writes one answers false.
+    async fn put_account(&self, write: &AccountWrite, now: Timestamp) -> StoreResult<bool>;
+
+    /// Forgets those that are kept until a time before `before`; answers how many.
+    async fn purge_accounts(&self, before: Timestamp) -> StoreResult<u64>;
+}
+
 /// Budgets that all workers share, and the turns of the jobs that wait for them. [`gcra`] is what it computes.
 #[async_trait]
 pub trait BudgetStore: Send + Sync + fmt::Debug {
     /// Takes tokens, each in every window of the wish, or none. Tokens whose grant was not heard are lost: a repeat takes
     /// others, so that there are never too many.
     async fn take(&self, wish: &Take) -> StoreResult<Taken>;
-
-    /// No window gives a token before `until`, nor a burst then.
-    async fn block(&self, windows: &[Window], until: Timestamp) -> StoreResult<()>;
 
     /// The theoretical arrival times of those windows that have one.
     async fn peek(&self, keys: &[String]) -> StoreResult<Vec<(String, Timestamp)>>;
@@ -146,6 +163,31 @@ pub trait BudgetStore: Send + Sync + fmt::Debug {
     /// Marks rows that wait for their turn as `queued`, of each endpoint and tenant so many, those published first
     /// first, and fewer by those that were queued since the gates were read. Committed when this returns: publish the wake-ups then. Nothing while another worker does the same.
     async fn release_turns(&self, lane: &LaneName, now: Timestamp, turns: &[Turn]) -> StoreResult<Vec<Wake>>;
+}
+
+/// Slots for calls in flight that all workers share. [`slots`] is how they are shared out.
+///
+/// There are never more calls in flight than slots, because every holder keeps to this:
+///
+/// - A grant is good for [`GRANT_GOOD_FOR`] after the `now` of its ask, by the holder's clock. A call starts only within that
+///   time, and only while fewer are in flight than were granted.
+/// - A grant may be lower than what is in use. Those calls go on to their end; none takes the place of one that has ended.
+/// - Asking gives the grant before it back: from the moment at which `in_use` is counted until the answer no call starts,
+///   or it is counted in advance. When the answer was lost, none starts before another one comes.
+/// - A call ends within [`Holder::longest_call`]. Whoever wants no slot of a key any more says so, once.
+///
+/// A worker that is buried or leaves holds nothing. A holder that falls silent while its worker lives wants nothing more
+/// after [`slots::STALE`], and keeps what it was granted until the last call of that grant must have ended.
+#[async_trait]
+pub trait SlotStore: Send + Sync + fmt::Debug {
+    /// Says what a holder uses and wants of some keys, none of them twice, at most [`BATCH_MAX`], one call at a time.
+    /// Answers, in order, how many slots of each it may use from now on: a call may start while fewer are in flight. A
+    /// holder whose worker is not registered may use none, and nothing is noted. May be sent again.
+    async fn renew_slots(&self, holder: &Holder, now: Timestamp, asks: &[SlotAsk]) -> StoreResult<Vec<u32>>;
+
+    /// What is used, held and wanted of these keys, over all holders whose workers are registered; answers in order. For
+    /// people, and for whoever releases jobs.
+    async fn slots(&self, keys: &[String]) -> StoreResult<Vec<SlotUse>>;
 }
 
 /// Who is alive.
@@ -209,11 +251,17 @@ pub trait ReadingStore: Send + Sync + fmt::Debug {
     /// One row by its handle; `None` when there is none.
     async fn job(&self, instance: Uuid) -> StoreResult<Option<JobRow>>;
 
+    /// Jobs that wait for their turn ([`IN_TURN`]), by lane, endpoint and tenant, most jobs first, at most `limit`.
+    async fn held(&self, limit: usize) -> StoreResult<Vec<HeldCount>>;
+
+    /// How many jobs wait for the same turn as `job` and go before it, counted up to `most`.
+    async fn ahead(&self, job: &JobRow, most: usize) -> StoreResult<u64>;
+
     /// The journal of a job, oldest first.
     async fn attempts(&self, instance: Uuid) -> StoreResult<Vec<AttemptRecord>>;
 }
 
 /// A whole store.
-pub trait Store: JobStore + BudgetStore + WorkerStore + LetterStore + ReadingStore {}
+pub trait Store: JobStore + AccountStore + BudgetStore + SlotStore + WorkerStore + LetterStore + ReadingStore {}
 
-impl<T: JobStore + BudgetStore + WorkerStore + LetterStore + ReadingStore> Store for T {}
+impl<T: JobStore + AccountStore + BudgetStore + SlotStore + WorkerStore + LetterStore + ReadingStore> Store for T {}

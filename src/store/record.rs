@@ -1,13 +1,21 @@
 //! How rows of either database become the seam's types.
 
+mod slots;
+
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::fault::{Answer, Fault, unsigned};
 use super::transition::{self, Reason, Row};
-use super::{Gate, JobRow, Payload, Purged, Retention, State, StateCount, StoredJob, Wake, WorkerId, WorkerRow};
+use super::{
+    AccountRow, Gate, HeldCount, JobRow, Payload, Purged, Retention, State, StateCount, StoredJob, Wake, WorkerId,
+    WorkerRow,
+};
 use crate::clock::Timestamp;
+use crate::job::budget::Account;
 use crate::job::{DedupKey, EndpointName, JobId, LaneName, Tenant};
+
+pub use slots::*;
 
 fn state(code: i16) -> Answer<State> {
     State::from_code(code).ok_or_else(|| Fault::Unreadable(format!("state {code}")))
@@ -16,7 +24,7 @@ fn state(code: i16) -> Answer<State> {
 /// The columns of a job's row, without its payload, as [`JobRecord`] reads them.
 macro_rules! job_columns {
     () => {
-        "published_at, resume_at, released_at, ended_at, worker, attempt, generation, takeovers, state, effect_possible, \
+        "published_at, resume_at, released_at, ended_at, held_since, worker, attempt, generation, takeovers, state, effect_possible, \
          cancel_requested, holds_key, key, instance, token, lane, tenant, id, endpoint, reason, payload_sha256"
     };
 }
@@ -34,6 +42,7 @@ pub struct JobRecord {
     pub resume_at: Option<i64>,
     pub released_at: Option<i64>,
     pub ended_at: Option<i64>,
+    pub held_since: Option<i64>,
     pub worker: Option<i64>,
     pub attempt: i32,
     pub generation: i32,
@@ -77,6 +86,7 @@ impl JobRecord {
             resume_at: self.resume_at.map(Timestamp::from_micros),
             released_at: self.released_at.map(Timestamp::from_micros),
             ended_at: self.ended_at.map(Timestamp::from_micros),
+            held_since: self.held_since.map(Timestamp::from_micros),
             worker: self.worker.map(WorkerId),
         })
     }
@@ -98,6 +108,7 @@ impl JobRecord {
             resume_at: row.resume_at,
             released_at: row.released_at,
             ended_at: row.ended_at,
+            held_since: row.held_since,
             worker: row.worker,
             ..self.job_row()?
         })
@@ -127,6 +138,7 @@ impl JobRecord {
             resume_at: self.resume_at.map(Timestamp::from_micros),
             released_at: self.released_at.map(Timestamp::from_micros),
             ended_at: self.ended_at.map(Timestamp::from_micros),
+            held_since: self.held_since.map(Timestamp::from_micros),
         })
     }
 
@@ -235,6 +247,63 @@ impl GateRecord {
             queued: u64::try_from(self.queued).unwrap_or(0),
         })
     }
+}
+
+/// Jobs that wait for a turn.
+#[derive(Debug, FromRow)]
+pub struct HeldRecord {
+    pub lane: String,
+    pub endpoint: String,
+    pub tenant: String,
+    pub jobs: i64,
+    pub oldest: i64,
+}
+
+impl HeldRecord {
+    /// As the seam tells it.
+    ///
+    /// # Errors
+    /// [`Fault::Unreadable`] when the row was not written by this program.
+    pub fn count(self) -> Answer<HeldCount> {
+        Ok(HeldCount {
+            lane: LaneName::new(&self.lane)?,
+            endpoint: EndpointName::new(&self.endpoint)?,
+            tenant: Tenant::new(&self.tenant)?,
+            jobs: u64::try_from(self.jobs).unwrap_or(0),
+            oldest_published_at: Timestamp::from_micros(self.oldest),
+        })
+    }
+}
+
+/// What is known of an account.
+#[derive(Debug, FromRow)]
+pub struct AccountRecord {
+    pub version: i64,
+    pub changed_at: i64,
+    pub endpoint: String,
+    pub tenant: String,
+    pub knowledge: String,
+}
+
+impl AccountRecord {
+    /// As the seam tells it.
+    ///
+    /// # Errors
+    /// [`Fault::Unreadable`] when the row was not written by this program.
+    pub fn row(self) -> Answer<AccountRow> {
+        let tenant = (!self.tenant.is_empty()).then(|| Tenant::new(&self.tenant)).transpose()?;
+        Ok(AccountRow {
+            account: Account { endpoint: EndpointName::new(&self.endpoint)?, tenant },
+            version: self.version,
+            changed_at: Timestamp::from_micros(self.changed_at),
+            knowledge: self.knowledge,
+        })
+    }
+}
+
+/// The tenant of an account as it is stored: no tenant's name is empty.
+pub fn tenant_text(account: &Account) -> &str {
+    account.tenant.as_ref().map_or("", Tenant::as_str)
 }
 
 /// A count of rows.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
+use crate::job::budget::Account;
 use crate::job::verdict::DeadReason;
 use crate::job::{EndpointName, JobId, LaneName, Tenant};
 
@@ -116,6 +117,8 @@ pub struct JobRow {
     pub released_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// Since when budgets or blocks hold it back, before its next call.
+    pub held_since: Option<Timestamp>,
     /// Who runs it.
     pub worker: Option<WorkerId>,
 }
@@ -240,6 +243,49 @@ pub struct StateCount {
     pub oldest_published_at: Option<Timestamp>,
     /// The next resume time among them.
     pub next_resume_at: Option<Timestamp>,
+}
+
+/// Jobs of one lane, endpoint and tenant that wait for their turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldCount {
+    /// Their lane.
+    pub lane: LaneName,
+    /// Their endpoint.
+    pub endpoint: EndpointName,
+    /// Their tenant.
+    pub tenant: Tenant,
+    /// How many.
+    pub jobs: u64,
+    /// Publish time of the oldest.
+    pub oldest_published_at: Timestamp,
+}
+
+/// What is known of an account, as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountRow {
+    /// Whose.
+    pub account: Account,
+    /// Higher with each write.
+    pub version: i64,
+    /// When it was written.
+    pub changed_at: Timestamp,
+    /// The JSON.
+    pub knowledge: String,
+}
+
+/// What is to be known of an account from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountWrite {
+    /// Whose.
+    pub account: Account,
+    /// The version it was made from; 0 = there was none.
+    pub seen: i64,
+    /// The version it makes: higher than any before, also of a row that was forgotten.
+    pub version: i64,
+    /// It may be forgotten after that.
+    pub kept_until: Timestamp,
+    /// The JSON.
+    pub knowledge: String,
 }
 
 /// A worker process as shown to people.

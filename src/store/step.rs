@@ -6,6 +6,7 @@ use super::decide::{Copy, CopyKind, Verb, decide};
 use super::transition::{self, ClaimWrites, Row};
 use super::{ClaimContext, Claimed, FreshClaim, Granted, WokenClaim};
 use crate::clock::Timestamp;
+use crate::job::verdict::WaitReason;
 
 /// A decided claim: both databases carry it out in the transaction that holds the key's rows.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Step {
     pub before: Option<Row>,
     /// What to write.
     pub writes: ClaimWrites,
+    /// Instead of running it waits for its turn.
+    pub in_turn: bool,
 }
 
 /// Decides about a fresh message, given all rows of its key.
@@ -32,11 +35,11 @@ pub fn fresh(ctx: &ClaimContext, claim: &FreshClaim, rows: &[Row]) -> Step {
     };
     let step = step(ctx, copy(claim.instance, claim.published_at), rows);
     if step.verb != Verb::Remint {
-        return step;
+        return step.in_turn(claim.in_turn, ctx.now);
     }
     // the token finds the instance that this very claim minted before, when its answer was lost
     let minted = rows.iter().find(|row| row.token == Some(claim.token)).map_or_else(Uuid::new_v4, |row| row.instance);
-    self::step(ctx, copy(minted, ctx.now), rows)
+    self::step(ctx, copy(minted, ctx.now), rows).in_turn(claim.in_turn, ctx.now)
 }
 
 /// Decides about a wake-up, given all rows of its key.
@@ -50,10 +53,16 @@ fn step(ctx: &ClaimContext, copy: Copy, rows: &[Row]) -> Step {
     let views: Vec<_> = others.iter().map(Row::view).collect();
     let verb = decide(&copy, before.as_ref().map(Row::view).as_ref(), &views, ctx.now, ctx.window);
     let writes = transition::claim(verb, &copy, before.as_ref(), &others, ctx.worker, ctx.now);
-    Step { verb, before, writes }
+    Step { verb, before, writes, in_turn: false }
 }
 
 impl Step {
+    /// A job that may run waits for its turn instead, where there is a reason for it.
+    fn in_turn(self, reason: Option<WaitReason>, now: Timestamp) -> Self {
+        let Some(reason) = reason.filter(|_| self.verb == Verb::Run) else { return self };
+        Self { writes: transition::claim_in_turn(self.writes, self.verb, reason, now), in_turn: true, ..self }
+    }
+
     /// Brings `rows` up to date with what is written.
     pub fn apply(&self, rows: &mut Vec<Row>) {
         for row in self.writes.displaced.iter().chain(&self.writes.own) {
@@ -68,6 +77,7 @@ impl Step {
     /// comes without the stored job.
     pub fn claimed(&self) -> Option<Claimed> {
         match self.verb {
+            Verb::Run if self.in_turn => Some(Claimed::InTurn),
             Verb::Run | Verb::Continue => self.writes.own.or(self.before).map(|row| {
                 Claimed::Run(Granted {
                     instance: row.instance,
@@ -76,6 +86,7 @@ impl Step {
                     takeovers: row.takeovers,
                     effect_possible: row.effect_possible,
                     released_at: self.before.and_then(|before| before.released_at),
+                    held_since: row.held_since,
                     stored: None,
                 })
             }),

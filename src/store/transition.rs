@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use super::decide::{Copy, CopyKind, RowView, Verb};
-use super::{CancelAnswer, Next, Settled, State, WorkerId};
+use super::{CancelAnswer, IN_TURN, Next, Settled, State, WorkerId};
 use crate::clock::Timestamp;
 use crate::job::verdict::{DeadReason, WaitReason};
 
@@ -88,6 +88,8 @@ pub struct Row {
     pub released_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// Since when budgets or blocks hold it back, before its next call.
+    pub held_since: Option<Timestamp>,
 }
 
 impl Row {
@@ -130,7 +132,13 @@ impl Row {
             resume_at: Some(now),
             released_at: None,
             ended_at: None,
+            held_since: None,
         }
+    }
+
+    /// Waiting for its turn in a budget, since `now` unless it was held back before.
+    fn in_turn(self, reason: WaitReason, now: Timestamp) -> Self {
+        Self { held_since: self.held_since.or(Some(now)), ..self.waiting(reason, IN_TURN) }
     }
 
     /// Waiting until `resume_at`.
@@ -222,6 +230,16 @@ pub fn claim(
     }
 }
 
+/// What a claim writes whose job can't be called soon: it waits for its turn from the start, as if it had been claimed and
+/// settled so. What was decided otherwise stays.
+pub fn claim_in_turn(writes: ClaimWrites, verb: Verb, reason: WaitReason, now: Timestamp) -> ClaimWrites {
+    let parked = |row: Row| Row { attempt: row.attempt.saturating_sub(1), ..row.in_turn(reason, now) };
+    match verb {
+        Verb::Run => ClaimWrites { own: writes.own.map(parked), ..writes },
+        _ => writes,
+    }
+}
+
 /// Claimed: the next attempt begins, and the row holds its key.
 fn claimed(row: &Row, token: Uuid, worker: WorkerId) -> Row {
     Row {
@@ -279,11 +297,14 @@ pub fn settle(row: &Row, token: Uuid, next: &Next, effect_possible: bool, now: T
     let row = Row {
         attempt: if counted { row.attempt } else { row.attempt.saturating_sub(1) },
         effect_possible: row.effect_possible || effect_possible,
+        // the next call begins anew; of one that was the last it stays to be seen
+        held_since: row.held_since.filter(|_| !counted || matches!(next, Next::Done)),
         ..*row
     };
     Settle::Write(match *next {
         Next::Done => row.ended(State::Done, Reason::None, now),
         Next::Waiting { .. } if row.cancel_requested => row.ended(State::Cancelled, Reason::None, now),
+        Next::Waiting { reason, resume_at: IN_TURN, .. } => row.in_turn(reason, now),
         Next::Waiting { reason, resume_at, .. } => row.waiting(reason, resume_at),
         Next::Dead { reason, .. } => row.ended(State::Dead, Reason::Dead(reason), now),
     })

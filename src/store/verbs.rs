@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{JobRow, Payload, RawLetter, State, WorkerId};
 use crate::clock::Timestamp;
+use crate::job::budget::Slot;
 use crate::job::verdict::{DeadReason, WaitReason};
 use crate::job::{DedupKey, EndpointName, Identity, JobId, LaneName, Tenant};
 
@@ -36,6 +37,8 @@ pub struct FreshClaim {
     pub identity: Identity,
     /// The broker has delivered this copy before.
     pub redelivered: bool,
+    /// Why it can't be called soon: if it may run, it waits for its turn ([`IN_TURN`]) instead; `None` = it runs.
+    pub in_turn: Option<WaitReason>,
 }
 
 /// A wake-up (a released job's hint) that asks to run.
@@ -65,6 +68,8 @@ pub struct ClaimContext {
 pub enum Claimed {
     /// The caller owns the job until it settles it with its token.
     Run(Granted),
+    /// It may run, and waits for its turn, as the claim asked for. Ack.
+    InTurn,
     /// Another instance is alive and out of the window: this one became a waiting follower row. Ack.
     Parked,
     /// In the window of another instance. Ack, or bury when the payload differs.
@@ -102,6 +107,8 @@ pub struct Granted {
     pub effect_possible: bool,
     /// When its wake-up was released; `None` for a fresh claim.
     pub released_at: Option<Timestamp>,
+    /// Since when budgets or blocks hold it back; `None` = they have not.
+    pub held_since: Option<Timestamp>,
     /// What the row holds; `None` for a fresh claim, whose caller has it in hand.
     pub stored: Option<Box<StoredJob>>,
 }
@@ -265,4 +272,40 @@ pub struct Turn {
     pub jobs: u32,
     /// What [`Gate::queued`] was when this was decided.
     pub queued: u64,
+}
+
+/// Who shares slots: one lane of one worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Its lane.
+    pub lane: LaneName,
+    /// The longest time that one of its calls may take. So long after its last grant, what it did not use of it goes to
+    /// others, should it fall silent.
+    pub longest_call: Duration,
+}
+
+/// What a holder uses and wants of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotAsk {
+    /// The key, and how many slots it has.
+    pub slot: Slot,
+    /// Calls in flight now, and those that may start before the answer.
+    pub in_use: u32,
+    /// How many slots it could use from now on, those in use included.
+    pub wanted: u32,
+}
+
+/// What all holders together have of a key. A sum that does not fit is the largest number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotUse {
+    /// The key.
+    pub key: String,
+    /// Calls in flight, as of each holder's last ask.
+    pub in_use: u32,
+    /// Slots that nobody else can have; those in use included.
+    pub held: u32,
+    /// Slots that were asked for, those held included.
+    pub wanted: u32,
 }

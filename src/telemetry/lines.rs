@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, trace, warn};
 
-use crate::job::Job;
+use crate::clock::Timestamp;
+use crate::job::budget::Account;
 use crate::job::event::{AttemptEvent, AttemptNext, Event};
 use crate::job::verdict::{Class, DeadReason, WaitReason};
+use crate::job::{Job, Tenant};
 
 /// Most characters of a failure's text in a line; the journal of attempts has the rest.
 const DETAIL_CHARS_MAX: usize = 300;
@@ -34,10 +36,11 @@ pub(super) fn write(event: &Event) {
         Event::Waiting { lane, reason } => {
             debug!(target: target!(), lane = lane.as_str(), reason = reason.as_str(), "job waits: {reason}");
         }
-        Event::Started { job, waited } => {
-            let (lane, waited_ms) = (job.lane.as_str(), millis(*waited));
-            trace!(target: target!(), lane, instance = %job.instance, waited_ms, "calling");
+        Event::Started { job, waited, held_back } => {
+            let (lane, waited_ms, held_back_ms) = (job.lane.as_str(), millis(*waited), held_back.map(millis));
+            trace!(target: target!(), lane, instance = %job.instance, waited_ms, held_back_ms, "calling");
         }
+        Event::Circuit { account, state, until, detail } => write_circuit(account, state, *until, detail),
         Event::LateResult { job, attempt, class, status } => warn!(
             target: target!(),
             lane = job.lane.as_str(),
@@ -87,6 +90,18 @@ pub(super) fn write(event: &Event) {
     }
 }
 
+fn write_circuit(account: &Account, state: &str, until: Option<Timestamp>, detail: &str) {
+    let (endpoint, tenant) = (account.endpoint.as_str(), account.tenant.as_ref().map(Tenant::as_str));
+    if let Some(until) = until {
+        warn!(
+            target: target!(), endpoint, tenant, state, %until, detail = short(detail),
+            "nothing is called of {endpoint} until {until}: then one call goes first"
+        );
+    } else {
+        info!(target: target!(), endpoint, tenant, state, "{endpoint} works again: its pace rises");
+    }
+}
+
 /// One line with everything that is known about a call, at the level its result asks for.
 macro_rules! attempt_line {
     ($level:ident, $event:expr, { $($field:tt)* }, $($message:tt)+) => {{
@@ -107,6 +122,8 @@ macro_rules! attempt_line {
             $($field)*
             retry_after_ms = event.retry_after.map(millis),
             rate_headers = rate_headers(&event.rate_headers),
+            learnt = event.learnt.as_deref(),
+            held_back_ms = (!event.held_back.is_zero()).then(|| millis(event.held_back)),
             detail = short(&event.detail),
             $($message)+
         )

@@ -74,6 +74,8 @@ metrics! {
         "Messages that became dead letters before they were jobs.";
     JOB_WAIT = Histogram(WAIT), "lanes_job_wait_seconds", ["lane"],
         "Time from publish, or from when a job became due, to its call.";
+    THROTTLE_WAIT = Histogram(WAIT), "lanes_throttle_wait_seconds", ["lane", "endpoint"],
+        "Time that budgets, blocks and slots held a job back before its call; only where there are some for it.";
     JOB_DURATION = Histogram(LIFE), "lanes_job_duration_seconds", ["lane"],
         "Time from publish to the job's end, retries included.";
     ATTEMPTS = Counter, "lanes_attempts_total", ["lane", "endpoint", "result"],
@@ -86,6 +88,10 @@ metrics! {
         "Requests left in the tightest budget that the endpoint's last answer described.";
     RATE_LIMIT_LIMIT = Gauge, "lanes_rate_limit_limit_requests", ["endpoint", "tenant"],
         "Size of the budget that lanes_rate_limit_remaining_requests tells about.";
+    PACING = Gauge, "lanes_pacing_requests_per_second", ["endpoint", "tenant"],
+        "Pace at which calls are made now, over all workers: what is configured, set or learnt, with its headroom.";
+    CIRCUIT_STATE = Gauge, "lanes_circuit_state", ["endpoint", "state"],
+        "1 for the state (closed, open, half_open) of the endpoint's circuit, of its tenants' the one that is shut most.";
     RETRIES_SCHEDULED = Counter, "lanes_retries_scheduled_total", ["lane", "endpoint", "reason"],
         "Calls after which the job is called again, by reason.";
     RETRIED_JOBS = Counter, "lanes_retried_jobs_total", ["lane", "endpoint", "outcome"],

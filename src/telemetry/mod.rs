@@ -1,6 +1,7 @@
 //! The single fan-out: everything that happens becomes metrics and log lines here and nowhere else.
 
 pub mod health;
+mod by_tenant;
 mod lines;
 pub mod logs;
 pub mod metrics;
@@ -20,7 +21,7 @@ use self::series::{Finished, LaneSeries, Maker, RouteSeries, Series};
 use crate::clock::Timestamp;
 use crate::job::event::{AttemptEvent, AttemptNext, Event, RateSeen, Weakness};
 use crate::job::verdict::{Class, DeadReason};
-use crate::job::{EndpointName, Job, LaneName};
+use crate::job::{EndpointName, Job, LaneName, Tenant};
 
 /// States of `lanes_queue_jobs`, in the order of [`QueueReading`].
 const QUEUE_STATES: [&str; 4] = ["ready", "running", "waiting", "queued"];
@@ -150,7 +151,15 @@ impl Telemetry {
                 series.lane(lane).waiting(*reason).increment(1);
                 self.count(Verdict::Wait);
             }
-            Event::Started { job, waited } => series.lane(&job.lane).wait.record(*waited),
+            Event::Started { job, waited, held_back } => {
+                let lane = series.lane(&job.lane);
+                lane.wait.record(*waited);
+                if let Some(held_back) = held_back {
+                    series.route(&lane, &job.endpoint).throttle_wait.record(*held_back);
+                }
+            }
+            // its gauge shows all accounts of the endpoint: it is set by whoever looks at them
+            Event::Circuit { .. } => {}
             Event::Attempt(attempt) => self.attempt(attempt),
             Event::Refused { lane, reason, .. } => {
                 series.lane(lane).refused(*reason).increment(1);
@@ -253,6 +262,19 @@ impl Telemetry {
     /// Most calls of `lane` in flight in this worker.
     pub fn concurrency_limit(&self, lane: &LaneName, jobs: usize) {
         self.0.series.lane(lane).concurrency_limit.set(as_f64(jobs));
+    }
+
+    /// The pace, in calls a second, at which `tenant` is let call `endpoint`.
+    pub fn pacing(&self, lane: &LaneName, endpoint: &EndpointName, tenant: &Tenant, pace: f64) {
+        if pace.is_finite() {
+            let series = &self.0.series;
+            series.pacing(&series.route(&series.lane(lane), endpoint), tenant, pace);
+        }
+    }
+
+    /// The state of an endpoint's circuits, as a word.
+    pub fn circuit(&self, endpoint: &EndpointName, word: &str) {
+        self.0.series.circuit(endpoint, word);
     }
 
     /// Whether `lane` is paused.

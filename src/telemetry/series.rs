@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
 
+use super::by_tenant::BudgetSeries;
 use super::metrics::{self as table, Kind, Metric};
 use crate::job::event::RateSeen;
 use crate::job::verdict::{Class, DeadReason, WaitReason};
@@ -22,6 +23,8 @@ pub const TENANT_LABELS_MAX: usize = 50;
 const SOURCE_LABELS_MAX: usize = 20;
 /// Who publishes: the closed set of the label `source`.
 pub const PUBLISH_SOURCES: [&str; 2] = ["cli", "library"];
+/// States of a circuit: the closed set of the label `state` of `lanes_circuit_state`.
+const CIRCUIT_STATES: [&str; 3] = ["closed", "open", "half_open"];
 /// The label value of everything beyond a bound.
 pub const OTHER: &str = "other";
 
@@ -210,6 +213,7 @@ pub(super) struct RouteSeries {
     endpoint: String,
     pub attempt_duration: Histogram,
     pub backoff: Histogram,
+    pub throttle_wait: Histogram,
     pub retried_succeeded: Counter,
     pub retried_exhausted: Counter,
     attempts: Vec<Counter>,
@@ -219,6 +223,7 @@ pub(super) struct RouteSeries {
     codes: Cache<u16, Counter>,
     remaining: BudgetSeries,
     limit: BudgetSeries,
+    pacing: BudgetSeries,
 }
 
 /// Reasons for which a call leads to another one.
@@ -231,6 +236,7 @@ impl RouteSeries {
             endpoint: endpoint.to_owned(),
             attempt_duration: maker.histogram(&table::ATTEMPT_DURATION, route),
             backoff: maker.histogram(&table::RETRY_BACKOFF, route),
+            throttle_wait: maker.histogram(&table::THROTTLE_WAIT, route),
             retried_succeeded: maker.counter(&table::RETRIED_JOBS, &[lane, endpoint, "succeeded"]),
             retried_exhausted: maker.counter(&table::RETRIED_JOBS, &[lane, endpoint, "exhausted"]),
             attempts: maker.counters(&table::ATTEMPTS, route, Class::ALL.map(Class::as_str)),
@@ -240,6 +246,7 @@ impl RouteSeries {
             codes: Cache::new(usize::from(STATUS_MAX)),
             remaining: BudgetSeries::new(&table::RATE_LIMIT_REMAINING),
             limit: BudgetSeries::new(&table::RATE_LIMIT_LIMIT),
+            pacing: BudgetSeries::new(&table::PACING),
         }
     }
 
@@ -250,26 +257,6 @@ impl RouteSeries {
     /// Every other reason cannot follow a call; it would be counted as transient.
     pub fn retries(&self, reason: WaitReason) -> &Counter {
         &self.retries[usize::from(reason != WaitReason::RateLimited)]
-    }
-}
-
-/// One gauge by tenant. None exists before it is told: at 0 it would say that nothing is left.
-struct BudgetSeries {
-    metric: &'static Metric,
-    tenants: Cache<Tenant, Gauge>,
-    other: OnceLock<Gauge>,
-}
-
-impl BudgetSeries {
-    fn new(metric: &'static Metric) -> Self {
-        Self { metric, tenants: Cache::new(TENANT_LABELS_MAX), other: OnceLock::new() }
-    }
-
-    /// Sets the gauge of `tenant`, or of all the others when it has none of its own.
-    fn set(&self, maker: &Maker, endpoint: &str, tenant: Option<&Tenant>, value: f64) {
-        let make = |tenant: &str| maker.gauge(self.metric, &[endpoint, tenant]);
-        let own = tenant.and_then(|tenant| self.tenants.get(tenant, || make(tenant.as_str())));
-        own.unwrap_or_else(|| self.other.get_or_init(|| make(OTHER)).clone()).set(value);
     }
 }
 
@@ -287,6 +274,7 @@ pub(super) struct Series {
     pub operations: Cache<&'static str, Histogram>,
     pub store_errors: Counter,
     pub broker_connected: Gauge,
+    circuits: Cache<EndpointName, Arc<[Gauge; 3]>>,
     pub config_reloaded: Gauge,
     pub workers_alive: Gauge,
     pub workers_stale: Gauge,
@@ -306,6 +294,7 @@ impl Series {
             operations: Cache::new(LANE_LABELS_MAX),
             store_errors: maker.counter(&table::STORE_ERRORS, &[]),
             broker_connected: maker.gauge(&table::BROKER_CONNECTED, &[]),
+            circuits: Cache::new(ENDPOINT_LABELS_MAX),
             config_reloaded,
             workers_alive: maker.gauge(&table::WORKERS, &["alive"]),
             workers_stale: maker.gauge(&table::WORKERS, &["stale"]),
@@ -360,6 +349,29 @@ impl Series {
             if let Some(value) = value {
                 series.set(&self.maker, &route.endpoint, named, value);
             }
+        }
+    }
+
+    pub fn pacing(&self, route: &RouteSeries, tenant: &Tenant, pace: f64) {
+        let named = self.budget_tenants.get(tenant, || ()).map(|()| tenant);
+        if named.is_none() {
+            self.dropped_labels.increment(1);
+        }
+        route.pacing.set(&self.maker, &route.endpoint, named, pace);
+    }
+
+    pub fn circuit(&self, endpoint: &EndpointName, word: &str) {
+        let make = || {
+            let gauge = |state| self.maker.gauge(&table::CIRCUIT_STATE, &[endpoint.as_str(), state]);
+            Arc::new(CIRCUIT_STATES.map(gauge))
+        };
+        match self.circuits.get(endpoint, make) {
+            Some(gauges) => {
+                for (state, gauge) in CIRCUIT_STATES.iter().zip(&*gauges) {
+                    gauge.set(f64::from(*state == word));
+                }
+            }
+            None => self.dropped_labels.increment(1),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The program as people and scripts use it: the real binary, its output and its exit codes, on SQLite files.
 
+mod limits;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -24,20 +26,20 @@ use uuid::Uuid;
 const PATIENCE: &str = "60s";
 
 /// A directory with a configuration, and the program in it.
-struct Desk {
+pub struct Desk {
     dir: TempDir,
 }
 
 /// How a command ended.
 #[derive(Debug)]
-struct Ran {
+pub struct Ran {
     code: i32,
-    out: String,
-    err: String,
+    pub out: String,
+    pub err: String,
 }
 
 impl Ran {
-    fn of(output: Output) -> Self {
+    pub fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
         // a signal that nobody caught has no exit code
         let code = output.status.code().unwrap_or(-1);
@@ -45,32 +47,32 @@ impl Ran {
     }
 
     #[track_caller]
-    fn ends(self, code: i32) -> Self {
+    pub fn ends(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
         self
     }
 
     #[track_caller]
-    fn says(self, part: &str) -> Self {
+    pub fn says(self, part: &str) -> Self {
         assert!(self.err.contains(part), "{part:?} is not in stderr: {}", self.err);
         self
     }
 
     #[track_caller]
-    fn shows(self, part: &str) -> Self {
+    pub fn shows(self, part: &str) -> Self {
         assert!(self.out.contains(part), "{part:?} is not in stdout: {}", self.out);
         self
     }
 
     #[track_caller]
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
     }
 }
 
 impl Desk {
     /// A desk whose endpoint `crm` is at `url`; jobs are called once.
-    fn new(url: &str) -> Self {
+    pub fn new(url: &str) -> Self {
         let desk = Self { dir: tempfile::tempdir().expect("a temporary directory") };
         desk.write(
             "lanes.toml",
@@ -82,19 +84,19 @@ impl Desk {
     }
 
     /// A desk whose endpoint refuses connections.
-    fn idle() -> Self {
+    pub fn idle() -> Self {
         Self::new("http://127.0.0.1:1/contacts")
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).expect("a writable directory");
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lanes"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("LANES_")) {
             command.env_remove(name);
@@ -103,11 +105,11 @@ impl Desk {
         command
     }
 
-    fn lanes(&self, args: &[&str]) -> Ran {
+    pub fn lanes(&self, args: &[&str]) -> Ran {
         Ran::of(self.command(args).output().expect("the program starts"))
     }
 
-    fn lanes_with(&self, args: &[&str], stdin: &str) -> Ran {
+    pub fn lanes_with(&self, args: &[&str], stdin: &str) -> Ran {
         let mut command = self.command(args);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
@@ -116,7 +118,7 @@ impl Desk {
     }
 
     /// A worker that consumes; it is killed when the test ends.
-    fn worker(&self) -> Background {
+    pub fn worker(&self) -> Background {
         let mut worker = Background::start(self.command(&["worker", "--no-http", "--lane", "bulk"]));
         worker.until("consuming");
         worker
@@ -129,21 +131,21 @@ impl Desk {
 }
 
 /// A command that runs beside the test.
-struct Background {
+pub struct Background {
     child: Child,
     err: BufReader<std::process::ChildStderr>,
     heard: String,
 }
 
 impl Background {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let err = BufReader::new(child.stderr.take().expect("piped"));
         Self { child, err, heard: String::new() }
     }
 
     /// Reads its stderr until a line holds `part`.
-    fn until(&mut self, part: &str) {
+    pub fn until(&mut self, part: &str) {
         let mut line = String::new();
         while !line.contains(part) {
             line.clear();
@@ -153,12 +155,12 @@ impl Background {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill is installed");
         assert!(sent.success(), "kill {name}");
     }
 
-    fn end(mut self) -> Ran {
+    pub fn end(mut self) -> Ran {
         let mut out = String::new();
         self.child.stdout.take().expect("piped").read_to_string(&mut out).expect("readable");
         self.err.read_to_string(&mut self.heard).expect("readable");
@@ -176,7 +178,7 @@ impl Drop for Background {
 }
 
 /// An endpoint that answers 200 to everything, for as long as the test binary lives.
-fn endpoint() -> String {
+pub fn endpoint() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let url = format!("http://{}/contacts", listener.local_addr().expect("bound"));
     std::thread::spawn(move || {
@@ -207,7 +209,7 @@ fn endpoint() -> String {
 }
 
 /// Lines of jobs for `crm`.
-fn jobs(count: usize) -> String {
+pub fn jobs(count: usize) -> String {
     (0..count).fold(String::new(), |mut text, number| {
         let _ = writeln!(text, r#"{{"tenant":"t{}","body":{{"number":{number}}}}}"#, number % 5);
         text

@@ -16,6 +16,7 @@ mod history;
 mod http;
 mod library;
 mod model;
+mod plan;
 mod services;
 mod suite;
 mod telemetry;

@@ -51,6 +51,8 @@ fn job() -> Arc<Job> {
 
 fn attempt(attempt: u32, class: Class, status: Option<u16>, next: AttemptNext) -> Event {
     Event::Attempt(Box::new(AttemptEvent {
+        learnt: None,
+        held_back: Duration::ZERO,
         job: job(),
         attempt,
         started_at: Timestamp::from_secs(2),
@@ -237,7 +239,7 @@ fn other_events_become_metrics() {
         &[(r#"lanes_jobs_waiting_total{lane="bulk",reason="not_before"}"#, 1.0)],
     );
     check(
-        &Event::Started { job: job(), waited: Duration::from_secs(3) },
+        &Event::Started { job: job(), waited: Duration::from_secs(3), held_back: None },
         &[(r#"lanes_job_wait_seconds_count{lane="bulk"}"#, 1.0), (r#"lanes_job_wait_seconds_sum{lane="bulk"}"#, 3.0)],
     );
     check(
@@ -345,7 +347,7 @@ fn readings_become_gauges() {
 fn histograms_have_buckets() {
     let (telemetry, handle) = Telemetry::prometheus();
     telemetry.prime(&[lane()], &[endpoint()]);
-    telemetry.record(&Event::Started { job: job(), waited: Duration::from_secs(3) });
+    telemetry.record(&Event::Started { job: job(), waited: Duration::from_secs(3), held_back: None });
     let samples = samples(&handle);
     assert_eq!(samples[r#"lanes_job_wait_seconds_bucket{lane="bulk",le="2.5"}"#].to_bits(), 0.0_f64.to_bits());
     assert_eq!(samples[r#"lanes_job_wait_seconds_bucket{lane="bulk",le="5"}"#].to_bits(), 1.0_f64.to_bits());
@@ -538,7 +540,7 @@ fn every_event_has_its_level() {
         (Event::Weak { lane: lane(), what: Weakness::NoId }, "DEBUG"),
         (Event::Cancelled { lane: lane() }, "INFO"),
         (Event::Published { lane: lane(), source: "cli" }, "TRACE"),
-        (Event::Started { job: job(), waited: Duration::ZERO }, "TRACE"),
+        (Event::Started { job: job(), waited: Duration::ZERO, held_back: None }, "TRACE"),
     ];
     for (event, level) in cases {
         let lines = lines_of("trace", || telemetry.record(&event));
@@ -585,7 +587,7 @@ fn settled_deliveries_add_up() {
         Event::Stale { lane: lane() },
         Event::Waiting { lane: lane(), reason: WaitReason::NotBefore },
         Event::Published { lane: lane(), source: "cli" },
-        Event::Started { job: job(), waited: Duration::ZERO },
+        Event::Started { job: job(), waited: Duration::ZERO, held_back: None },
         Event::LateResult { job: job(), attempt: 1, class: Class::Ok, status: Some(200) },
     ];
     for event in &events {

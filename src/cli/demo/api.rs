@@ -13,7 +13,7 @@ use axum::routing::post;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::book::{Answer, Book, Call, Contact};
+use super::book::{Answer, Book, Call, Contact, burst};
 use crate::clock::{self, SharedClock};
 
 /// How long a call takes, refused or not: from the first of these to the second.
@@ -101,7 +101,9 @@ fn work(job: &str) -> Duration {
     Duration::from_millis(WORK_MS.0 + spread % (WORK_MS.1 - WORK_MS.0))
 }
 
+/// Tells its limit as a bucket: so many calls at once, refilled in that time.
 fn respond(per_minute: u64, answer: Answer) -> Response {
+    let seconds = (60 / per_minute.max(1)).max(1);
     let (status, remaining, reset, body) = match answer {
         Answer::Ok { remaining } => (StatusCode::OK, remaining, 1, r#"{"status":"updated"}"#),
         Answer::Refused { remaining } => {
@@ -116,7 +118,8 @@ fn respond(per_minute: u64, answer: Answer) -> Response {
     };
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
-    headers.insert("x-ratelimit-limit", HeaderValue::from(per_minute));
+    let limit = format!("{};w={seconds}", burst(per_minute));
+    headers.insert("x-ratelimit-limit", HeaderValue::try_from(limit).expect("digits"));
     headers.insert("x-ratelimit-remaining", HeaderValue::from(remaining));
     headers.insert("x-ratelimit-reset", HeaderValue::from(reset));
     if let Answer::Limited { retry_after } = answer {
@@ -135,7 +138,7 @@ mod tests {
         assert_eq!(response.status(), 429);
         let header = |name| text(response.headers(), name);
         assert_eq!((header("retry-after"), header("x-ratelimit-remaining")), ("2".to_owned(), "0".to_owned()));
-        assert_eq!(header("x-ratelimit-limit"), "6000");
+        assert_eq!(header("x-ratelimit-limit"), "100;w=1");
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Template {
     pub fn new(specs: &Specs, args: &PublishArgs, now: Timestamp) -> Result<Self, CliError> {
         let lane = names::lane(specs, &args.lane, Exit::Failed)?;
         if let Some(endpoint) = &args.endpoint {
-            names::endpoint(specs, endpoint)?;
+            names::endpoint(specs, endpoint, Exit::Failed)?;
         }
         let meta = JobMeta {
             method: args.method.clone(),

@@ -162,6 +162,7 @@ mod tests {
             resume_at: None,
             released_at: None,
             ended_at: None,
+            held_since: None,
             worker: None,
         }
     }

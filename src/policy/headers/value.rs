@@ -25,9 +25,9 @@ pub fn number(text: &str) -> Option<f64> {
     first.parse::<f64>().ok().filter(|number| number.is_finite())
 }
 
-/// A count of calls: not negative.
+/// A count of calls; a negative one says nothing (some mean "unlimited").
 pub fn count(text: &str) -> Option<f64> {
-    number(text).map(|number| number.max(0.0))
+    number(text).filter(|number| *number >= 0.0)
 }
 
 /// The wait that `text` asks for, at most [`WAIT_MAX`], zero for what is past; `None` when it can't be read.

@@ -80,7 +80,8 @@ const ROWS: &[Row] = &[
 /// Headers that say `used/limit`: header, key before the `=` (empty: none), name, window in seconds.
 const USED_OF_LIMIT: &[(&str, &str, &str, Option<u64>)] = &[
     ("sforce-limit-info", "api-usage", "api-usage", Some(DAY)),
-    ("x-shopify-shop-api-call-limit", "", "call-limit", None),
+    // a bucket of 40, 80 or 400 that leaks in 20 seconds, on every plan
+    ("x-shopify-shop-api-call-limit", "", "call-limit", Some(20)),
 ];
 
 /// What the headers of all known families say.
@@ -250,7 +251,10 @@ mod tests {
             &[("sforce-limit-info", "api-usage=18/5000; per-app-api-usage=17/250(appName=lanes)")],
             &[(Some(5000.0), Some(4982.0), None, Some(86_400.0), "api-usage")],
         );
-        check(&[("x-shopify-shop-api-call-limit", "41/40")], &[(Some(40.0), Some(0.0), None, None, "call-limit")]);
+        check(
+            &[("x-shopify-shop-api-call-limit", "41/40")],
+            &[(Some(40.0), Some(0.0), None, Some(20.0), "call-limit")],
+        );
         check(&[("x-shopify-shop-api-call-limit", "40")], &[]);
     }
 

@@ -9,6 +9,7 @@ use super::begin;
 use super::rows::{self, Death, KeyRows, Table};
 use crate::clock::Timestamp;
 use crate::job::DedupKey;
+use crate::job::verdict::WaitReason;
 use crate::store::decide::Verb;
 use crate::store::fault::{Answer, Fault, unsigned};
 use crate::store::record::StoredRecord;
@@ -30,6 +31,18 @@ const RUN_NEW: &str = "\
     ON CONFLICT (key) DO NOTHING
     RETURNING key";
 
+/// The same for jobs that wait for their turn from the start.
+const WAIT_NEW: &str = "\
+    INSERT INTO jobs (published_at, resume_at, held_since, attempt, generation, takeovers, state, effect_possible,
+        cancel_requested, holds_key, key, instance, token, lane, tenant, id, endpoint, reason, payload_sha256, meta, body)
+    SELECT c.published_at, 253402214400000000, $1, 0, 1, 0, 2, false,
+        false, true, c.key, c.instance, c.token, $2, c.tenant, c.id, c.endpoint, c.reason, c.payload_sha256, c.meta, c.body
+    FROM unnest($3::int8[], $4::uuid[], $5::uuid[], $6::uuid[], $7::text[], $8::text[], $9::text[], $10::bytea[],
+            $11::bytea[], $12::bytea[], $13::text[])
+        AS c(published_at, key, instance, token, tenant, id, endpoint, payload_sha256, meta, body, reason)
+    ON CONFLICT (key) DO NOTHING
+    RETURNING key";
+
 /// A released row that holds its key runs whatever the other rows say.
 const RUN_QUEUED: &str = "\
     WITH due AS (
@@ -41,7 +54,7 @@ const RUN_QUEUED: &str = "\
     UPDATE jobs AS j SET state = 1, reason = '', attempt = j.attempt + 1, token = due.token, worker = $4,
         released_at = NULL
     FROM due WHERE j.key = due.key
-    RETURNING due.released_at AS was_released_at, j.published_at, j.resume_at, j.released_at, j.ended_at, j.worker,
+    RETURNING due.released_at AS was_released_at, j.published_at, j.resume_at, j.released_at, j.ended_at, j.held_since, j.worker,
         j.attempt, j.generation, j.takeovers, j.state, j.effect_possible, j.cancel_requested, j.holds_key, j.key,
         j.instance, j.token, j.lane, j.tenant, j.id, j.endpoint, j.reason, j.payload_sha256, j.meta, j.body";
 
@@ -90,11 +103,18 @@ impl Claim for WokenClaim {
 }
 
 pub async fn fresh(pool: &PgPool, ctx: &ClaimContext, claims: &[FreshClaim]) -> Answer<Vec<Claimed>> {
-    let granted = run_new(pool, ctx, &first_of_each_key(claims)).await?;
-    let mut answers: Vec<Option<Claimed>> = claims
-        .iter()
-        .map(|claim| granted.contains(&(claim.key, claim.token)).then(|| Claimed::Run(new_run(claim.instance))))
-        .collect();
+    // one statement for those that run, one for those that wait: usually a batch has only one kind
+    let (waits, runs): (Vec<_>, Vec<_>) =
+        first_of_each_key(claims).into_iter().partition(|claim| claim.in_turn.is_some());
+    let running = insert_new(pool, ctx, &runs, false).await?;
+    let mut waiting = insert_new(pool, ctx, &waits, true).await?;
+    let answer = |claim: &FreshClaim| match (claim.key, claim.token) {
+        claimed if running.contains(&claimed) => Some(Claimed::Run(new_run(claim.instance))),
+        // the same claim again finds a row that waits
+        claimed if waiting.remove(&claimed) => Some(Claimed::InTurn),
+        _ => None,
+    };
+    let mut answers: Vec<Option<Claimed>> = claims.iter().map(answer).collect();
     decide_rest(pool, ctx, claims, &mut answers).await?;
     all_answered(answers)
 }
@@ -127,15 +147,22 @@ fn new_run(instance: Uuid) -> Granted {
         takeovers: 0,
         effect_possible: false,
         released_at: None,
+        held_since: None,
         stored: None,
     }
 }
 
 /// Inserts those whose key has no row; answers which.
-async fn run_new(pool: &PgPool, ctx: &ClaimContext, claims: &[&FreshClaim]) -> Answer<HashSet<(DedupKey, Uuid)>> {
+async fn insert_new(
+    pool: &PgPool,
+    ctx: &ClaimContext,
+    claims: &[&FreshClaim],
+    in_turn: bool,
+) -> Answer<HashSet<(DedupKey, Uuid)>> {
     let Some(lane) = claims.first().map(|claim| claim.lane.as_str()) else { return Ok(HashSet::new()) };
-    let inserted: Vec<Uuid> = sqlx::query_scalar(RUN_NEW)
-        .bind(ctx.worker.0)
+    let (statement, first) = if in_turn { (WAIT_NEW, ctx.now.as_micros()) } else { (RUN_NEW, ctx.worker.0) };
+    let mut query = sqlx::query_scalar(statement)
+        .bind(first)
         .bind(lane)
         .bind(claims.iter().map(|claim| claim.published_at.as_micros()).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| Uuid::from_bytes(claim.key.0)).collect::<Vec<_>>())
@@ -146,9 +173,11 @@ async fn run_new(pool: &PgPool, ctx: &ClaimContext, claims: &[&FreshClaim]) -> A
         .bind(claims.iter().map(|claim| claim.endpoint.as_str()).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| &claim.payload_sha256[..]).collect::<Vec<_>>())
         .bind(claims.iter().map(|claim| &claim.payload.meta[..]).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| &claim.payload.body[..]).collect::<Vec<_>>())
-        .fetch_all(pool)
-        .await?;
+        .bind(claims.iter().map(|claim| &claim.payload.body[..]).collect::<Vec<_>>());
+    if in_turn {
+        query = query.bind(claims.iter().map(|claim| claim.in_turn.map_or("", WaitReason::as_str)).collect::<Vec<_>>());
+    }
+    let inserted: Vec<Uuid> = query.fetch_all(pool).await?;
     let inserted: HashSet<Uuid> = inserted.into_iter().collect();
     let ours = claims.iter().filter(|claim| inserted.contains(&Uuid::from_bytes(claim.key.0)));
     Ok(ours.map(|claim| (claim.key, claim.token)).collect())
@@ -184,6 +213,7 @@ async fn run_queued(
             takeovers: unsigned(job.takeovers)?,
             effect_possible: job.effect_possible,
             released_at: was_released_at.map(Timestamp::from_micros),
+            held_since: job.held_since.map(Timestamp::from_micros),
             ..new_run(job.instance)
         };
         granted.insert(claim, Granted { stored: Some(Box::new(row.stored()?)), ..grant });

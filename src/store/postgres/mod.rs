@@ -1,5 +1,6 @@
 //! The PostgreSQL store: claims and settlements in whole batches, one HOT update per finished job.
 
+mod accounts;
 mod budgets;
 mod claims;
 mod letters;
@@ -9,6 +10,7 @@ mod release;
 mod retention;
 mod rows;
 mod settle;
+mod slots;
 mod sweep;
 mod workers;
 
@@ -21,14 +23,15 @@ use uuid::Uuid;
 
 use super::fault::{Answer, bounded};
 use super::{
-    AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed, FreshClaim, Gate, JobFilter, JobRow, JobStore,
-    Letter, LetterFilter, LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement,
-    StateCount, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    AccountRow, AccountStore, AccountWrite, AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed,
+    FreshClaim, Gate, HeldCount, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterStore, Purged,
+    RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount,
+    StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use crate::clock::Timestamp;
 use crate::db;
 use crate::job::LaneName;
-use crate::job::budget::{Take, Taken, Window};
+use crate::job::budget::{Account, Take, Taken};
 
 /// A store in a PostgreSQL database, over one pool: each lane has its own, so that no lane waits for another's.
 #[derive(Clone)]
@@ -124,13 +127,28 @@ impl JobStore for PgStore {
 }
 
 #[async_trait]
+impl AccountStore for PgStore {
+    async fn accounts(&self, since: Timestamp, limit: usize) -> StoreResult<Vec<AccountRow>> {
+        self.run("read accounts", accounts::changed(&self.pool, since, limit)).await
+    }
+
+    async fn account(&self, account: &Account) -> StoreResult<Option<AccountRow>> {
+        self.run("read an account", accounts::one(&self.pool, account)).await
+    }
+
+    async fn put_account(&self, write: &AccountWrite, now: Timestamp) -> StoreResult<bool> {
+        self.run("write an account", accounts::put(&self.pool, write, now)).await
+    }
+
+    async fn purge_accounts(&self, before: Timestamp) -> StoreResult<u64> {
+        self.run("purge accounts", accounts::purge(&self.pool, before)).await
+    }
+}
+
+#[async_trait]
 impl BudgetStore for PgStore {
     async fn take(&self, wish: &Take) -> StoreResult<Taken> {
         self.run("take tokens", budgets::take(&self.pool, wish)).await
-    }
-
-    async fn block(&self, windows: &[Window], until: Timestamp) -> StoreResult<()> {
-        self.run("block a budget", budgets::block(&self.pool, windows, until)).await
     }
 
     async fn peek(&self, keys: &[String]) -> StoreResult<Vec<(String, Timestamp)>> {
@@ -147,6 +165,17 @@ impl BudgetStore for PgStore {
 
     async fn release_turns(&self, lane: &LaneName, now: Timestamp, turns: &[Turn]) -> StoreResult<Vec<Wake>> {
         self.run("release turns", budgets::release(&self.pool, lane, now, turns)).await
+    }
+}
+
+#[async_trait]
+impl SlotStore for PgStore {
+    async fn renew_slots(&self, holder: &Holder, now: Timestamp, asks: &[SlotAsk]) -> StoreResult<Vec<u32>> {
+        self.run("renew slots", slots::renew(&self.pool, holder, now, asks)).await
+    }
+
+    async fn slots(&self, keys: &[String]) -> StoreResult<Vec<SlotUse>> {
+        self.run("look at slots", slots::uses(&self.pool, keys)).await
     }
 }
 
@@ -220,6 +249,14 @@ impl ReadingStore for PgStore {
 
     async fn job(&self, instance: Uuid) -> StoreResult<Option<JobRow>> {
         self.run("job", readings::job(&self.pool, instance)).await
+    }
+
+    async fn held(&self, limit: usize) -> StoreResult<Vec<HeldCount>> {
+        self.run("count who waits for a turn", readings::held(&self.pool, limit)).await
+    }
+
+    async fn ahead(&self, job: &JobRow, most: usize) -> StoreResult<u64> {
+        self.run("count who goes before", readings::ahead(&self.pool, job, most)).await
     }
 
     async fn attempts(&self, instance: Uuid) -> StoreResult<Vec<AttemptRecord>> {

@@ -55,12 +55,12 @@ macro_rules! write_sql {
             " AS j SET resume_at = w.resume_at, released_at = w.released_at, ended_at = w.ended_at, worker = w.worker,
                 attempt = w.attempt, generation = w.generation, takeovers = w.takeovers, state = w.state,
                 effect_possible = w.effect_possible, cancel_requested = w.cancel_requested, holds_key = w.holds_key,
-                token = w.token, reason = coalesce(w.reason, j.reason),
+                token = w.token, reason = coalesce(w.reason, j.reason), held_since = w.held_since,
                 meta = CASE WHEN w.alive THEN j.meta END, body = CASE WHEN w.alive THEN j.body END
             FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int4[], $8::int4[],
-                $9::int4[], $10::int2[], $11::bool[], $12::bool[], $13::bool[], $14::uuid[], $15::text[], $16::bool[])
+                $9::int4[], $10::int2[], $11::bool[], $12::bool[], $13::bool[], $14::uuid[], $15::text[], $16::bool[], $17::int8[])
                 AS w(key, instance, resume_at, released_at, ended_at, worker, attempt, generation, takeovers, state,
-                    effect_possible, cancel_requested, holds_key, token, reason, alive)
+                    effect_possible, cancel_requested, holds_key, token, reason, alive, held_since)
             WHERE j.key = w.key AND j.instance = w.instance"
         )
     };
@@ -75,9 +75,9 @@ macro_rules! insert_sql {
             $table,
             " (published_at, resume_at, released_at, ended_at, worker, attempt, generation, takeovers, state,
                 effect_possible, cancel_requested, holds_key, key, instance, token, lane, tenant, id, endpoint, reason,
-                payload_sha256, meta, body)
+                payload_sha256, meta, body, held_since)
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                $22, $23)
+                $22, $23, $24)
             ON CONFLICT DO NOTHING"
         )
     };
@@ -91,10 +91,10 @@ const SWAP: &str = "\
     WITH displaced AS (
         INSERT INTO jobs_side (published_at, resume_at, released_at, ended_at, worker, attempt, generation, takeovers,
             state, effect_possible, cancel_requested, holds_key, key, instance, token, lane, tenant, id, endpoint,
-            reason, payload_sha256, meta, body)
+            reason, payload_sha256, meta, body, held_since)
         SELECT published_at, resume_at, released_at, ended_at, worker, attempt, generation, takeovers,
             state, effect_possible, cancel_requested, false, key, instance, token, lane, tenant, id, endpoint,
-            reason, payload_sha256, meta, body
+            reason, payload_sha256, meta, body, held_since
         FROM jobs WHERE key = $1),
     taken AS (DELETE FROM jobs_side WHERE instance = $2 RETURNING *)
     UPDATE jobs AS j SET published_at = t.published_at, resume_at = t.resume_at, released_at = t.released_at,
@@ -102,7 +102,8 @@ const SWAP: &str = "\
         takeovers = t.takeovers, state = t.state, effect_possible = t.effect_possible,
         cancel_requested = t.cancel_requested, holds_key = t.holds_key, instance = t.instance, token = t.token,
         lane = t.lane, tenant = t.tenant, id = t.id, endpoint = t.endpoint, reason = t.reason,
-        payload_sha256 = t.payload_sha256, meta = t.meta, body = t.body
+        payload_sha256 = t.payload_sha256, meta = t.meta, body = t.body,
+        held_since = t.held_since
     FROM taken AS t WHERE j.key = $1";
 const RESTORE_HOT: &str = "UPDATE jobs SET meta = $2, body = $3 WHERE instance = $1";
 const RESTORE_SIDE: &str = "UPDATE jobs_side SET meta = $2, body = $3 WHERE instance = $1";
@@ -212,6 +213,7 @@ pub async fn insert(db: &mut PgConnection, table: Table, row: &Row, job: JobPart
         .bind(&row.payload_sha256[..])
         .bind(job.meta)
         .bind(job.body)
+        .bind(row.held_since.map(Timestamp::as_micros))
         .execute(db)
         .await?;
     Ok(done.rows_affected() == 1)
@@ -245,6 +247,7 @@ pub async fn write(db: &mut PgConnection, table: Table, rows: &[(DedupKey, Row)]
         .bind(all(rows, |row| row.token))
         .bind(all(rows, |row| row.reason.stored()))
         .bind(all(rows, |row| row.state.is_alive()))
+        .bind(all(rows, |row| row.held_since.map(Timestamp::as_micros)))
         .execute(db)
         .await?;
     Ok(())

@@ -2,6 +2,7 @@
 
 use sqlx::PgPool;
 
+use super::{begin, slots};
 use crate::clock::Timestamp;
 use crate::store::fault::{Answer, free_text};
 use crate::store::record::WorkerRecord;
@@ -35,7 +36,11 @@ pub async fn deregister(pool: &PgPool, worker: WorkerId) -> Answer<()> {
 }
 
 pub async fn bury(pool: &PgPool, before: Timestamp, except: WorkerId) -> Answer<u64> {
-    Ok(sqlx::query(BURY).bind(before.as_micros()).bind(except.0).execute(pool).await?.rows_affected())
+    let mut tx = begin(pool).await?;
+    let buried = sqlx::query(BURY).bind(before.as_micros()).bind(except.0).execute(&mut *tx).await?.rows_affected();
+    slots::purge(&mut tx).await?;
+    tx.commit().await?;
+    Ok(buried)
 }
 
 pub async fn list(pool: &PgPool) -> Answer<Vec<WorkerRow>> {

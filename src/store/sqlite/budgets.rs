@@ -6,7 +6,7 @@ use super::begin;
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::LaneName;
-use crate::job::budget::{Take, Taken, Window};
+use crate::job::budget::{Take, Taken};
 use crate::store::fault::{Answer, limit as rows_limit};
 use crate::store::record::{GateRecord, WakeRecord};
 use crate::store::{Gate, Turn, Wake, gcra};
@@ -48,15 +48,6 @@ pub async fn take(db: &Sqlite, wish: &Take) -> Answer<Taken> {
         tx.commit().await?;
     }
     Ok(taken)
-}
-
-pub async fn block(db: &Sqlite, windows: &[Window], until: Timestamp) -> Answer<()> {
-    let mut tx = begin(db).await?;
-    for window in windows {
-        let due = gcra::blocked(window, due_of(&mut tx, &window.key).await?, until);
-        sqlx::query(MOVE).bind(&window.key).bind(due.as_micros()).execute(&mut *tx).await?;
-    }
-    Ok(tx.commit().await?)
 }
 
 pub async fn peek(db: &Sqlite, keys: &[String]) -> Answer<Vec<(String, Timestamp)>> {

@@ -1,5 +1,6 @@
 //! The embedded store: one SQLite file, one writer, every role in one transaction each.
 
+mod accounts;
 mod budgets;
 mod claims;
 mod letters;
@@ -9,6 +10,7 @@ mod release;
 mod retention;
 mod rows;
 mod settle;
+mod slots;
 mod sweep;
 mod workers;
 
@@ -18,14 +20,15 @@ use uuid::Uuid;
 
 use super::fault::{Answer, bounded};
 use super::{
-    AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed, FreshClaim, Gate, JobFilter, JobRow, JobStore,
-    Letter, LetterFilter, LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement,
-    StateCount, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    AccountRow, AccountStore, AccountWrite, AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed,
+    FreshClaim, Gate, HeldCount, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterStore, Purged,
+    RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount,
+    StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::LaneName;
-use crate::job::budget::{Take, Taken, Window};
+use crate::job::budget::{Account, Take, Taken};
 
 /// A store in an SQLite file.
 #[derive(Debug, Clone)]
@@ -114,13 +117,28 @@ impl JobStore for SqliteStore {
 }
 
 #[async_trait]
+impl AccountStore for SqliteStore {
+    async fn accounts(&self, since: Timestamp, limit: usize) -> StoreResult<Vec<AccountRow>> {
+        self.run("read accounts", accounts::changed(&self.db, since, limit)).await
+    }
+
+    async fn account(&self, account: &Account) -> StoreResult<Option<AccountRow>> {
+        self.run("read an account", accounts::one(&self.db, account)).await
+    }
+
+    async fn put_account(&self, write: &AccountWrite, now: Timestamp) -> StoreResult<bool> {
+        self.run("write an account", accounts::put(&self.db, write, now)).await
+    }
+
+    async fn purge_accounts(&self, before: Timestamp) -> StoreResult<u64> {
+        self.run("purge accounts", accounts::purge(&self.db, before)).await
+    }
+}
+
+#[async_trait]
 impl BudgetStore for SqliteStore {
     async fn take(&self, wish: &Take) -> StoreResult<Taken> {
         self.run("take tokens", budgets::take(&self.db, wish)).await
-    }
-
-    async fn block(&self, windows: &[Window], until: Timestamp) -> StoreResult<()> {
-        self.run("block a budget", budgets::block(&self.db, windows, until)).await
     }
 
     async fn peek(&self, keys: &[String]) -> StoreResult<Vec<(String, Timestamp)>> {
@@ -137,6 +155,17 @@ impl BudgetStore for SqliteStore {
 
     async fn release_turns(&self, lane: &LaneName, now: Timestamp, turns: &[Turn]) -> StoreResult<Vec<Wake>> {
         self.run("release turns", budgets::release(&self.db, lane, now, turns)).await
+    }
+}
+
+#[async_trait]
+impl SlotStore for SqliteStore {
+    async fn renew_slots(&self, holder: &Holder, now: Timestamp, asks: &[SlotAsk]) -> StoreResult<Vec<u32>> {
+        self.run("renew slots", slots::renew(&self.db, holder, now, asks)).await
+    }
+
+    async fn slots(&self, keys: &[String]) -> StoreResult<Vec<SlotUse>> {
+        self.run("look at slots", slots::uses(&self.db, keys)).await
     }
 }
 
@@ -210,6 +239,14 @@ impl ReadingStore for SqliteStore {
 
     async fn job(&self, instance: Uuid) -> StoreResult<Option<JobRow>> {
         self.run("job", readings::job(&self.db, instance)).await
+    }
+
+    async fn held(&self, limit: usize) -> StoreResult<Vec<HeldCount>> {
+        self.run("count who waits for a turn", readings::held(&self.db, limit)).await
+    }
+
+    async fn ahead(&self, job: &JobRow, most: usize) -> StoreResult<u64> {
+        self.run("count who goes before", readings::ahead(&self.db, job, most)).await
     }
 
     async fn attempts(&self, instance: Uuid) -> StoreResult<Vec<AttemptRecord>> {

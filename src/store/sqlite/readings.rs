@@ -7,8 +7,8 @@ use crate::db::Sqlite;
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::store::fault::{Answer, free_text, limit};
 use crate::store::letter::{AttemptRow, attempt_columns};
-use crate::store::record::{CountRecord, JobRecord, job_columns};
-use crate::store::{AttemptRecord, JobFilter, JobRow, LIST_MAX, State, StateCount};
+use crate::store::record::{CountRecord, HeldRecord, JobRecord, job_columns};
+use crate::store::{AttemptRecord, HeldCount, JobFilter, JobRow, LIST_MAX, State, StateCount};
 
 const TIME: &str = "SELECT CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)";
 const JOURNAL_MODE: &str = "PRAGMA journal_mode";
@@ -27,6 +27,16 @@ const JOBS: &str = concat!(
 );
 const JOB: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE instance = ?1");
 const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM attempts WHERE instance = ?1 ORDER BY seq");
+
+/// Found by the index of turns alone.
+const HELD: &str = "\
+    SELECT lane, endpoint, tenant, count(*) AS jobs, min(published_at) AS oldest FROM jobs
+    WHERE resume_at = 253402214400000000 GROUP BY lane, endpoint, tenant ORDER BY jobs DESC, lane, endpoint, tenant LIMIT ?1";
+const AHEAD: &str = "\
+    SELECT count(*) FROM (
+        SELECT 1 FROM jobs
+        WHERE lane = ?1 AND resume_at = 253402214400000000 AND endpoint = ?2 AND tenant = ?3 AND published_at < ?4
+        LIMIT ?5)";
 
 pub async fn time(db: &Sqlite) -> Answer<Timestamp> {
     Ok(Timestamp::from_micros(sqlx::query_scalar(TIME).fetch_one(&db.read).await?))
@@ -74,4 +84,21 @@ pub async fn job(db: &Sqlite, instance: Uuid) -> Answer<Option<JobRow>> {
 pub async fn attempts(db: &Sqlite, instance: Uuid) -> Answer<Vec<AttemptRecord>> {
     let rows: Vec<AttemptRow> = sqlx::query_as(ATTEMPTS).bind(instance).fetch_all(&db.read).await?;
     rows.into_iter().map(AttemptRow::record).collect()
+}
+
+pub async fn held(db: &Sqlite, most: usize) -> Answer<Vec<HeldCount>> {
+    let counts: Vec<HeldRecord> = sqlx::query_as(HELD).bind(limit(most)).fetch_all(&db.read).await?;
+    counts.into_iter().map(HeldRecord::count).collect()
+}
+
+pub async fn ahead(db: &Sqlite, job: &JobRow, most: usize) -> Answer<u64> {
+    let before: i64 = sqlx::query_scalar(AHEAD)
+        .bind(job.lane.as_str())
+        .bind(job.endpoint.as_str())
+        .bind(job.tenant.as_str())
+        .bind(job.published_at.as_micros())
+        .bind(limit(most))
+        .fetch_one(&db.read)
+        .await?;
+    Ok(u64::try_from(before).unwrap_or(0))
 }

@@ -23,12 +23,14 @@ const STORED: &str = concat!("SELECT ", job_columns!(), ", meta, body FROM jobs 
 const INSERT: &str = "\
     INSERT INTO jobs (published_at, resume_at, released_at, ended_at, worker, attempt, generation, takeovers, state,
         effect_possible, cancel_requested, holds_key, key, instance, token, lane, tenant, id, endpoint, reason,
-        payload_sha256, meta, body)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)";
+        payload_sha256, meta, body, held_since)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23,
+        ?24)";
 const WRITE: &str = "\
     UPDATE jobs SET resume_at = ?2, released_at = ?3, ended_at = ?4, worker = ?5, attempt = ?6, generation = ?7,
         takeovers = ?8, state = ?9, effect_possible = ?10, cancel_requested = ?11, holds_key = ?12, token = ?13,
-        reason = coalesce(?14, reason), meta = CASE WHEN ?15 THEN meta END, body = CASE WHEN ?15 THEN body END
+        reason = coalesce(?14, reason), meta = CASE WHEN ?15 THEN meta END, body = CASE WHEN ?15 THEN body END,
+        held_since = ?16
     WHERE instance = ?1";
 const RESTORE: &str = "UPDATE jobs SET meta = ?2, body = ?3 WHERE instance = ?1";
 const BURY: &str = "\
@@ -97,6 +99,7 @@ pub async fn insert(db: &mut SqliteConnection, row: &Row, job: JobParts<'_>) -> 
         .bind(&row.payload_sha256[..])
         .bind(job.meta)
         .bind(job.body)
+        .bind(row.held_since.map(Timestamp::as_micros))
         .execute(db)
         .await?;
     Ok(())
@@ -132,6 +135,7 @@ pub async fn write(db: &mut SqliteConnection, row: &Row) -> Answer<()> {
         .bind(row.token)
         .bind(row.reason.stored())
         .bind(row.state.is_alive())
+        .bind(row.held_since.map(Timestamp::as_micros))
         .execute(db)
         .await?;
     Ok(())

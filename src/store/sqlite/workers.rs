@@ -1,5 +1,6 @@
 //! Who is alive.
 
+use super::{begin, slots};
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::store::fault::{Answer, free_text};
@@ -34,7 +35,11 @@ pub async fn deregister(db: &Sqlite, worker: WorkerId) -> Answer<()> {
 }
 
 pub async fn bury(db: &Sqlite, before: Timestamp, except: WorkerId) -> Answer<u64> {
-    Ok(sqlx::query(BURY).bind(before.as_micros()).bind(except.0).execute(&db.write).await?.rows_affected())
+    let mut tx = begin(db).await?;
+    let buried = sqlx::query(BURY).bind(before.as_micros()).bind(except.0).execute(&mut *tx).await?.rows_affected();
+    slots::purge(&mut tx).await?;
+    tx.commit().await?;
+    Ok(buried)
 }
 
 pub async fn list(db: &Sqlite) -> Answer<Vec<WorkerRow>> {

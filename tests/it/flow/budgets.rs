@@ -8,7 +8,8 @@ use lanes::clock::Timestamp;
 use lanes::engine::settings::WorkerSettings;
 use lanes::job::Tenant;
 use lanes::job::verdict::WaitReason;
-use lanes::policy::pacing::{Budgets, Limit, Scope};
+use lanes::policy::limit::{Limit, Scope};
+use lanes::policy::pacing::{Budgets, EndpointBudget};
 use lanes::publish::{NewJob, Published};
 use lanes::store::{IN_TURN, State};
 
@@ -33,7 +34,7 @@ const STEP: Duration = Duration::from_millis(50);
 fn limited(requests: u32, per: Duration, burst: u32, scope: Scope, reserve: f64) -> WorkerSettings {
     let limit = Limit { requests, per, burst: Some(burst), scope, headroom: 1.0 };
     let budgets = Budgets {
-        limits: HashMap::from([(crm(), vec![limit])]),
+        endpoints: HashMap::from([(crm(), EndpointBudget { limits: vec![limit], ..EndpointBudget::default() })]),
         reserves: vec![(lane("realtime"), reserve)],
         ..Budgets::default()
     };

@@ -7,6 +7,7 @@ mod budgets;
 mod dedup;
 mod faults;
 mod forgetting;
+mod governor;
 mod lanes_apart;
 mod liveness;
 mod outage;

@@ -18,7 +18,9 @@ use lanes::engine::worker::{self, WorkerFailed, WorkerParts};
 use lanes::job::wire::DecodeRules;
 use lanes::job::{EndpointName, JobId, JobMeta, LaneName, Tenant};
 use lanes::policy::backoff::RetryPolicy;
+use lanes::policy::circuit::CircuitRules;
 use lanes::policy::classify::EndpointRules;
+use lanes::policy::pacing::{Budgets, EndpointBudget, Learn};
 use lanes::publish::{NewJob, Published, Publisher};
 use lanes::store::{JobFilter, JobRow, Letter, LetterFilter, State, Store, postgres::PgStore, sqlite::SqliteStore};
 use lanes::telemetry::Telemetry;
@@ -365,6 +367,24 @@ impl Rig {
         }
     }
 
+    /// Moves the clock, in real time enough for the worker to get on.
+    pub async fn pass(&self, step: Duration) {
+        self.clock.advance(step);
+        for _ in 0..READS_A_STEP {
+            self.backing.store.workers().await.expect("answers");
+        }
+    }
+
+    /// Waits until `holds`, while the clock goes on in steps; looks at nothing large, however many rows there are.
+    pub async fn until_passing(&self, step: Duration, what: &str, holds: impl Fn() -> bool) {
+        let found = within(PATIENCE, async {
+            while !holds() {
+                self.pass(step).await;
+            }
+        });
+        assert!(found.await.is_ok(), "no {what}; {} calls so far", self.api.calls().len());
+    }
+
     /// Waits for calls while the clock goes on, a second at a time.
     pub async fn until_with_clock(&self, what: &str, enough: impl Fn(&[Seen]) -> bool) {
         let found = within(PATIENCE, async {
@@ -480,6 +500,7 @@ pub fn settings() -> WorkerSettings {
     let lane = |name: &str, concurrency| LaneSettings {
         name: lane(name),
         concurrency,
+        global_concurrency: None,
         prefetch: 64,
         retry: retry.clone(),
         decode: DecodeRules { lane: lane(name), default_endpoint: None, body_bytes_max: 4_096 },
@@ -496,6 +517,12 @@ pub fn settings() -> WorkerSettings {
         letters_kept: Duration::from_secs(30 * 86_400),
         lanes: vec![lane("realtime", 4), lane("bulk", 2)],
         endpoints: HashMap::from([(crm(), endpoint)]),
-        budgets: Arc::default(),
+        budgets: Arc::new(unlimited()),
     }
+}
+
+/// Budgets of an endpoint that nothing is limited of, learnt of, or concluded from: only a `Retry-After` blocks.
+fn unlimited() -> Budgets {
+    let plain = EndpointBudget { learn: Learn::Off, circuit: CircuitRules::NEVER, ..EndpointBudget::default() };
+    Budgets { endpoints: HashMap::from([(crm(), plain)]), ..Budgets::default() }
 }

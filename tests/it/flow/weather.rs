@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use lanes::clock::Timestamp;
 use lanes::job::LaneName;
-use lanes::job::budget::{Take, Taken, Window};
+use lanes::job::budget::{Account, Take, Taken};
 use lanes::store::{
-    AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed, FreshClaim, Gate, JobFilter, JobRow, JobStore,
-    Letter, LetterFilter, LetterStore, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement,
-    StateCount, Store, StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    AccountRow, AccountStore, AccountWrite, AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed,
+    FreshClaim, Gate, HeldCount, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterStore, Purged,
+    RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount, Store,
+    StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -170,15 +171,33 @@ impl JobStore for Weather {
 }
 
 #[async_trait]
+impl AccountStore for Weather {
+    async fn accounts(&self, since: Timestamp, limit: usize) -> StoreResult<Vec<AccountRow>> {
+        self.meet(Asked::Other).await?;
+        self.store.accounts(since, limit).await
+    }
+
+    async fn account(&self, account: &Account) -> StoreResult<Option<AccountRow>> {
+        self.meet(Asked::Other).await?;
+        self.store.account(account).await
+    }
+
+    async fn put_account(&self, write: &AccountWrite, now: Timestamp) -> StoreResult<bool> {
+        self.meet(Asked::Other).await?;
+        self.store.put_account(write, now).await
+    }
+
+    async fn purge_accounts(&self, before: Timestamp) -> StoreResult<u64> {
+        self.meet(Asked::Other).await?;
+        self.store.purge_accounts(before).await
+    }
+}
+
+#[async_trait]
 impl BudgetStore for Weather {
     async fn take(&self, wish: &Take) -> StoreResult<Taken> {
         self.meet(Asked::Other).await?;
         self.store.take(wish).await
-    }
-
-    async fn block(&self, windows: &[Window], until: Timestamp) -> StoreResult<()> {
-        self.meet(Asked::Other).await?;
-        self.store.block(windows, until).await
     }
 
     async fn peek(&self, keys: &[String]) -> StoreResult<Vec<(String, Timestamp)>> {
@@ -199,6 +218,19 @@ impl BudgetStore for Weather {
     async fn release_turns(&self, lane: &LaneName, now: Timestamp, turns: &[Turn]) -> StoreResult<Vec<Wake>> {
         self.meet(Asked::Other).await?;
         self.store.release_turns(lane, now, turns).await
+    }
+}
+
+#[async_trait]
+impl SlotStore for Weather {
+    async fn renew_slots(&self, holder: &Holder, now: Timestamp, asks: &[SlotAsk]) -> StoreResult<Vec<u32>> {
+        self.meet(Asked::Other).await?;
+        self.store.renew_slots(holder, now, asks).await
+    }
+
+    async fn slots(&self, keys: &[String]) -> StoreResult<Vec<SlotUse>> {
+        self.meet(Asked::Other).await?;
+        self.store.slots(keys).await
     }
 }
 
@@ -288,6 +320,16 @@ impl ReadingStore for Weather {
     async fn job(&self, instance: Uuid) -> StoreResult<Option<JobRow>> {
         self.meet(Asked::Other).await?;
         self.store.job(instance).await
+    }
+
+    async fn held(&self, limit: usize) -> StoreResult<Vec<HeldCount>> {
+        self.meet(Asked::Other).await?;
+        self.store.held(limit).await
+    }
+
+    async fn ahead(&self, job: &JobRow, most: usize) -> StoreResult<u64> {
+        self.meet(Asked::Other).await?;
+        self.store.ahead(job, most).await
     }
 
     async fn attempts(&self, instance: Uuid) -> StoreResult<Vec<AttemptRecord>> {

@@ -3,7 +3,7 @@
 //!
 //! What is explored: two workers, one releaser and sweeper, two or three publishes of one id, two attempts per generation, one
 //! replay, no cancel or one, and a number of faults; each at any time. What must hold is listed in [`Violation`]. Every
-//! transaction is one step. Not in it: batches, lanes, budgets, the times themselves (a lease, a grace or the window is
+//! transaction is one step. Not in it: batches, lanes, how many tokens a budget has, the times themselves (a lease, a grace or the window is
 //! over or not), and commits that a database forgets.
 //!
 //! That no counterexample is found says something only because one is found as soon as any rule is taken out: see
@@ -45,6 +45,7 @@ const DESIGN: Model = Model {
     replays: 1,
     cancels: 0,
     poison_after: 3,
+    turns: false,
 };
 
 fn count(faults: &[Fault]) -> Faults {
@@ -99,6 +100,17 @@ fn one_fault_out_of_the_window_breaks_no_promise() {
         (&[Slow], 15_000, 1),
     ];
     holds(Model { published_at: OUT_OF_WINDOW, ..DESIGN }, lines);
+}
+
+/// Jobs that wait for their turn in a budget, from their claim on or after it.
+#[test]
+fn waiting_for_a_turn_breaks_no_promise() {
+    let turns = Model { turns: true, ..DESIGN };
+    let lines: &[Line] = &[(&[], 1_000, 1), (&[Crash], 16_000, 2), (&[Commit], 4_000, 1), (&[Confirm], 9_000, 1)];
+    holds(turns, lines);
+    holds(Model { published_at: OUT_OF_WINDOW, ..turns }, &[(&[], 2_500, 1), (&[Commit], 13_000, 1)]);
+    holds(turns, on_demand(&[(&[Zombie], 40_000, 2), (&[Response], 2_000, 2), (&[Slow], 5_000, 1)]));
+    holds(Model { cancels: 1, ..turns }, &[(&[], 3_500, 1)]);
 }
 
 #[test]

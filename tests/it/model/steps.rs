@@ -4,7 +4,7 @@ use lanes::clock::Timestamp;
 use lanes::job::Identity;
 use lanes::job::verdict::{DeadReason, WaitReason};
 use lanes::store::decide::{Copy, CopyKind, Verb};
-use lanes::store::transition::{self, Row, Settle};
+use lanes::store::transition::{self, ClaimWrites, Row, Settle};
 use lanes::store::{Next, State};
 use uuid::Uuid;
 
@@ -54,6 +54,8 @@ pub struct Model {
     pub cancels: u8,
     /// How many takeovers make a job poisonous.
     pub poison_after: u32,
+    /// Budgets: a job may have to wait for its turn, before its claim or after it.
+    pub turns: bool,
 }
 
 impl Model {
@@ -274,7 +276,18 @@ impl Steps<'_> {
         }
         match worker.at {
             At::Got => self.decides(slot, worker),
-            At::Call => self.calls(slot, worker),
+            At::Call => {
+                self.calls(slot, worker);
+                if self.model.turns {
+                    self.step("gets no token in time", i, |world| {
+                        world.workers[slot] = Some(Worker { at: At::Turn, last_attempt: false, ..*worker });
+                    });
+                }
+            }
+            At::Turn => {
+                let turn = Next::Waiting { reason: WaitReason::Budget, resume_at: NOW, counted: false };
+                self.settles(slot, worker, &turn);
+            }
             At::Done => self.settles(slot, worker, &Next::Done),
             At::Park => {
                 let retry = Next::Waiting { reason: WaitReason::RateLimited, resume_at: NOW, counted: true };
@@ -312,6 +325,9 @@ impl Steps<'_> {
                 if verb == Verb::Run {
                     self.fault_that_breaks(Fault::Commit, breaks, "is claimed, COMMIT answer lost", i, commit);
                 }
+                if verb == Verb::Run && worker.kind == FRESH && self.model.turns {
+                    self.waits_for_its_turn(slot, worker, &writes);
+                }
             }
             Verb::Park | Verb::BackToWaiting | Verb::Superseded { .. } => {
                 let is_letter = matches!(verb, Verb::Superseded { .. });
@@ -329,6 +345,22 @@ impl Steps<'_> {
             Verb::Stale => self.step("is acked: stale", i, |world| world.workers[slot] = None),
             Verb::Remint => unreachable!("every publisher of the model stamps its instance"),
         }
+    }
+
+    /// There is no budget for it soon: the claim makes a waiting row of it. Its turn comes at any time, like a retry's.
+    fn waits_for_its_turn(&mut self, slot: usize, worker: &Worker, writes: &ClaimWrites) {
+        let i = worker.instance;
+        let parked = transition::claim_in_turn(*writes, Verb::Run, WaitReason::Budget, NOW);
+        let own = parked.own.map(|row| Row { resume_at: Some(NOW), held_since: None, ..row });
+        let commit = |world: &mut World| {
+            let rows = [parked.displaced, own];
+            rows.into_iter().flatten().for_each(|row| world.rows[index_of(row.instance)] = Some(row));
+        };
+        self.step("is claimed to wait for its turn", i, |world| {
+            commit(world);
+            world.workers[slot] = Some(Worker { at: At::Ack, ..*worker });
+        });
+        self.fault(Fault::Commit, "waits for its turn, COMMIT answer lost", i, commit);
     }
 
     fn copy_of(&self, worker: &Worker) -> Copy {

@@ -50,6 +50,8 @@ pub enum At {
     Got,
     /// It has claimed and calls next.
     Call,
+    /// It has claimed, and there is no budget for the call soon; it settles for its turn next.
+    Turn,
     /// The call worked; it settles next.
     Done,
     /// The call failed; it settles for a retry next.
@@ -60,7 +62,7 @@ pub enum At {
     Ack,
 }
 
-const STATIONS: [At; 6] = [At::Got, At::Call, At::Done, At::Park, At::Bury, At::Ack];
+const STATIONS: [At; 7] = [At::Got, At::Call, At::Turn, At::Done, At::Park, At::Bury, At::Ack];
 
 /// A worker with a copy in its hand.
 #[derive(Debug, Clone, Copy)]
@@ -279,6 +281,7 @@ fn unpack_row(code: usize, instance: usize, published_at: Timestamp) -> Row {
         resume_at: (state == State::Waiting).then_some(NOW),
         released_at: (state == State::Queued).then_some(released_at),
         ended_at: (!state.is_alive()).then_some(NOW),
+        held_since: None,
     }
 }
 

@@ -16,7 +16,6 @@ on_every_store! {
     tokens_are_counted_as_the_arithmetic_says,
     many_takers_get_no_more_than_there_is,
     takers_of_crossing_windows_do_not_get_in_each_others_way,
-    a_block_holds_for_everybody,
     rested_windows_are_forgotten,
     jobs_in_turn_come_back_by_their_turn_alone,
     jobs_in_turn_can_be_cancelled,
@@ -28,7 +27,7 @@ fn at(millis: i64) -> Timestamp {
 
 fn window(key: &str, interval_ms: u64, burst: u32) -> Window {
     let interval = Duration::from_millis(interval_ms);
-    Window { key: key.to_owned(), interval, tolerance: interval * (burst - 1) }
+    Window::new(key.to_owned(), interval, interval * (burst - 1))
 }
 
 fn wish(windows: &[&Window], tokens: u32, now_ms: i64, ahead_ms: u64) -> Take {
@@ -98,18 +97,6 @@ async fn takers_of_crossing_windows_do_not_get_in_each_others_way(bench: Bench) 
     assert_eq!(granted, 6 * 20 * 3);
     let due = bench.store.peek(&["left".to_owned(), "right".to_owned()]).await.expect("answered");
     assert!(due.iter().all(|(_, due)| *due == at(1_360)), "{due:?}");
-}
-
-async fn a_block_holds_for_everybody(bench: Bench) {
-    let (known, new) = (window("known", 100, 5), window("new", 100, 5));
-    assert_eq!(take(&bench, &wish(&[&known], 2, 0, 0)).await.granted, 2);
-    bench.store.block(&[known.clone(), new.clone()], at(60_000)).await.expect("blocked");
-    bench.store.block(std::slice::from_ref(&known), at(1_000)).await.expect("blocked"); // shortens nothing
-    for window in [&known, &new] {
-        let taken = take(&bench, &wish(&[window], 5, 59_000, 500)).await;
-        assert_eq!((taken.granted, taken.opens_at(std::slice::from_ref(window))), (0, at(60_000)));
-        assert_eq!(take(&bench, &wish(&[window], 5, 60_000, 150)).await.granted, 2, "one by one, no burst");
-    }
 }
 
 async fn rested_windows_are_forgotten(bench: Bench) {

@@ -1,6 +1,8 @@
 //! Conformance suites: one per seam, run against every backend.
 
+mod accounts;
 mod broker;
 mod budgets;
+mod slots;
 mod store;
 mod store_random;

@@ -64,7 +64,7 @@ impl Bench {
 
     /// Empties every table and registers the worker anew.
     pub async fn clear(&mut self) {
-        for table in ["jobs", "jobs_side", "letters", "attempts", "workers", "marks", "budgets"] {
+        for table in ["jobs", "jobs_side", "letters", "attempts", "workers", "marks", "budgets", "slots"] {
             let sql = AssertSqlSafe(format!("DELETE FROM {table}"));
             match &self.backend {
                 Backend::Sqlite(..) if table == "jobs_side" => {}
@@ -166,6 +166,7 @@ pub fn claim_in(lane_name: &str, instance: u128, id: &str, published_at: Timesta
         payload: Payload { meta: "{}".into(), body: format!("body {instance}").into() },
         identity: Identity::Stamped,
         redelivered: false,
+        in_turn: None,
     }
 }
 
@@ -290,6 +291,7 @@ async fn a_job_runs_and_is_done(bench: Bench) {
         takeovers: 0,
         effect_possible: false,
         released_at: None,
+        held_since: None,
         stored: None,
     };
     assert_eq!(grant, expected);

@@ -11,8 +11,8 @@ use lanes::job::{DedupKey, LaneName};
 use lanes::store::decide::{Copy, CopyKind, Verb, decide};
 use lanes::store::transition::{self, Reason, Row, Settle};
 use lanes::store::{
-    CancelAnswer, ClaimContext, Claimed, FreshClaim, Granted, JobFilter, JobRow, LetterFilter, Next, Payload, Replayed,
-    Retention, Settled, Settlement, State, Store, StoredJob, Wake, WokenClaim, WorkerId,
+    CancelAnswer, ClaimContext, Claimed, FreshClaim, Granted, IN_TURN, JobFilter, JobRow, LetterFilter, Next, Payload,
+    Replayed, Retention, Settled, Settlement, State, Store, StoredJob, Turn, Wake, WokenClaim, WorkerId,
 };
 use uuid::Uuid;
 
@@ -24,8 +24,10 @@ const STEPS: u32 = 45;
 /// Steps between two looks at all rows; answers are compared at every step.
 const LOOK_EVERY: u32 = 3;
 /// What has to be seen in all sequences together: a random test that never gets there proves nothing.
-const SEEN: [&str; 18] = [
+const SEEN: [&str; 20] = [
     "run",
+    "in turn",
+    "had its turn",
     "woken",
     "parked",
     "duplicate",
@@ -100,16 +102,20 @@ impl Reference {
         }
     }
 
-    fn claim(&mut self, ctx: &ClaimContext, copy: &Copy, key: DedupKey) -> Claimed {
+    fn claim(&mut self, ctx: &ClaimContext, copy: &Copy, key: DedupKey, in_turn: Option<WaitReason>) -> Claimed {
         let own = self.rows.get(&copy.instance).copied();
         let others: Vec<Row> = self.of_key(key).into_iter().filter(|row| row.instance != copy.instance).collect();
         let views: Vec<_> = others.iter().map(Row::view).collect();
         let verb = decide(copy, own.as_ref().map(Row::view).as_ref(), &views, ctx.now, ctx.window);
-        let writes = transition::claim(verb, copy, own.as_ref(), &others, ctx.worker, ctx.now);
+        let mut writes = transition::claim(verb, copy, own.as_ref(), &others, ctx.worker, ctx.now);
+        if let Some(reason) = in_turn {
+            writes = transition::claim_in_turn(writes, verb, reason, ctx.now);
+        }
         for row in writes.displaced.into_iter().chain(writes.own) {
             self.write(row);
         }
         match verb {
+            Verb::Run if in_turn.is_some() => Claimed::InTurn,
             Verb::Run | Verb::Continue => Claimed::Run(self.grant(copy, own)),
             Verb::Park | Verb::BackToWaiting => Claimed::Parked,
             Verb::Superseded { by } => Claimed::Superseded { by, row: self.shown(&self.rows[&copy.instance]) },
@@ -137,6 +143,7 @@ impl Reference {
             takeovers: row.takeovers,
             effect_possible: row.effect_possible,
             released_at: before.and_then(|before| before.released_at),
+            held_since: row.held_since,
             stored: (copy.kind == CopyKind::WakeUp).then(|| Box::new(stored)),
         }
     }
@@ -198,6 +205,7 @@ impl Reference {
             resume_at: row.resume_at,
             released_at: row.released_at,
             ended_at: row.ended_at,
+            held_since: row.held_since,
             worker: row.worker,
         }
     }
@@ -207,6 +215,7 @@ fn kind_of(claimed: &Claimed) -> &'static str {
     match claimed {
         Claimed::Run(Granted { stored: None, .. }) => "run",
         Claimed::Run(_) => "woken",
+        Claimed::InTurn => "in turn",
         Claimed::Parked => "parked",
         Claimed::Duplicate { .. } => "duplicate",
         Claimed::Stale => "stale",
@@ -251,7 +260,8 @@ impl<'a> Sequence<'a> {
             0..25 => self.claim_fresh().await,
             25..45 => self.claim_woken().await,
             45..65 => self.settle().await,
-            65..79 => self.release().await,
+            65..74 => self.release().await,
+            74..79 => self.release_turns().await,
             79..82 => self.sweep_queued().await,
             82..87 => self.sweep_run().await,
             87..93 => self.replay().await,
@@ -278,6 +288,7 @@ impl<'a> Sequence<'a> {
             let mut claim = self.random.pick(&jobs).expect("jobs").clone();
             claim.redelivered = self.random.chance(30);
             claim.token = self.token();
+            claim.in_turn = self.random.chance(25).then_some(WaitReason::Budget);
             if let (true, Some((_, instance, token))) = (self.random.chance(15), self.random.pick(&self.claims)) {
                 claim = FreshClaim { token: *token, ..self.reference.jobs[instance].clone() };
             }
@@ -294,7 +305,7 @@ impl<'a> Sequence<'a> {
             };
             let copy = Copy { kind, instance: claim.instance, token: claim.token };
             self.seen.insert(kind_of(&answer));
-            assert_eq!(answer, self.reference.claim(&ctx, &copy, claim.key), "{claim:?}");
+            assert_eq!(answer, self.reference.claim(&ctx, &copy, claim.key, claim.in_turn), "{claim:?}");
         }
     }
 
@@ -317,7 +328,7 @@ impl<'a> Sequence<'a> {
         for (claim, answer) in batch.iter().zip(answers) {
             let copy = Copy { kind: CopyKind::WakeUp, instance: claim.instance, token: claim.token };
             self.seen.insert(kind_of(&answer));
-            assert_eq!(answer, self.reference.claim(&ctx, &copy, claim.key), "{claim:?}");
+            assert_eq!(answer, self.reference.claim(&ctx, &copy, claim.key, None), "{claim:?}");
         }
     }
 
@@ -331,7 +342,8 @@ impl<'a> Sequence<'a> {
         match self.random.below(5) {
             _ if only_done => Next::Done,
             0 => Next::Done,
-            1 | 2 => {
+            1 => Next::Waiting { reason: WaitReason::Budget, resume_at: IN_TURN, counted },
+            2 => {
                 let delay = Duration::from_micros(self.random.below(90_000_000));
                 Next::Waiting { reason: WaitReason::Transient, resume_at: self.now.plus(delay), counted }
             }
@@ -376,6 +388,27 @@ impl<'a> Sequence<'a> {
             assert!(due.contains(&row), "{row:?} may not be released");
             assert_eq!(*wake, self.reference.wake(&row));
             self.reference.write(transition::release(&row, true, self.now).expect("due"));
+        }
+    }
+
+    async fn release_turns(&mut self) {
+        let jobs = 1 + u32::try_from(self.random.below(3)).expect("small");
+        let queued = self.reference.queued() as u64;
+        let first = self.reference.jobs.values().next().expect("jobs");
+        let turn = Turn { endpoint: first.endpoint.clone(), tenant: first.tenant.clone(), jobs, queued };
+        let wakes = self.bench.store.release_turns(&self.reference.lane, self.now, &[turn]).await.expect("released");
+        let rows = self.reference.rows.values();
+        let mut waiting: Vec<Row> = rows.filter(|row| row.resume_at == Some(IN_TURN)).copied().collect();
+        waiting.sort_by_key(|row| row.published_at);
+        let published = |rows: &[Row]| rows.iter().map(|row| row.published_at).collect::<Vec<_>>();
+        let released: Vec<Row> = wakes.iter().map(|wake| self.reference.rows[&wake.instance]).collect();
+        let expected = &waiting[..waiting.len().min(jobs as usize)];
+        assert_eq!(published(&released), published(expected), "those published first go first");
+        for row in released {
+            self.seen.insert("had its turn");
+            assert!(row.holds_key && row.held_since.is_some(), "{row:?} waits for its turn");
+            let due = Row { resume_at: Some(self.now), ..row };
+            self.reference.write(transition::release(&due, true, self.now).expect("due"));
         }
     }
 
