@@ -6,28 +6,38 @@
     reason = "a benchmark prints its figures, and its input is small"
 )]
 
+mod api;
 mod bare;
+mod change;
 mod child;
+mod decisions;
+mod kills;
+mod learn;
+mod limiter;
+mod outage;
+mod overhead;
 mod pacing;
 mod sink;
+mod stage;
+mod tenants;
+mod verdict;
 #[path = "../../tests/it/services.rs"]
 #[allow(unused_imports, reason = "the tests use more of it")]
 mod services;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use lanes::broker::rabbitmq::RabbitMq;
-use lanes::broker::{Broker, BrokerLimits};
 use lanes::clock::{SharedClock, SystemClock, sleep};
-use lanes::job::{EndpointName, JobId, JobMeta, LaneName, Tenant};
+use lanes::job::Tenant;
 use lanes::publish::{NewJob, Publisher};
-use lanes::telemetry::Telemetry;
 
 use child::Child;
 use sink::Sink;
+use stage::{SHORT_RETRIES, Setup, Stage, new_job};
+use verdict::Verdict;
 
 /// Jobs of the throughput runs.
 const TINY_JOBS: usize = 60_000;
@@ -42,9 +52,10 @@ const SAMPLES: usize = 600;
 const SAMPLE_EVERY: Duration = Duration::from_millis(20);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
+async fn main() -> ExitCode {
     if let Ok(role) = std::env::var("LANES_BENCH_BARE") {
-        return bare::run(&role).await;
+        bare::run(&role).await;
+        return ExitCode::SUCCESS;
     }
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let run = |name: &str| wanted.is_empty() || wanted.iter().any(|want| want == name);
@@ -61,11 +72,16 @@ async fn main() {
     if run("storm") {
         bench.storm().await;
     }
-    if run("pacing") {
-        bench.pacing().await;
-    }
     if run("memory") {
         bench.memory().await;
+    }
+    bench.governor(run).await;
+    match bench.verdict.missed() {
+        0 => ExitCode::SUCCESS,
+        missed => {
+            println!("{missed} targets were MISSED");
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -74,38 +90,53 @@ struct Bench {
     postgres: services::Postgres,
     clock: SharedClock,
     dir: tempfile::TempDir,
-}
-
-/// A vhost, a database and a configuration of their own, so that scenarios do not see each other.
-struct Stage {
-    config: PathBuf,
-    publisher: Publisher,
+    verdict: Verdict,
 }
 
 impl Bench {
     fn start() -> Self {
         let (rabbit, postgres) = (services::Rabbit::start(), services::Postgres::start_durable());
         let clock: SharedClock = Arc::new(SystemClock::new());
-        Self { rabbit, postgres, clock, dir: tempfile::tempdir().expect("a temporary directory") }
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self { rabbit, postgres, clock, dir, verdict: Verdict::default() }
     }
 
-    async fn stage(&self, name: &str, sink: &Sink, realtime: usize, bulk: usize) -> Stage {
-        let (amqp, postgres) = (self.rabbit.fresh_vhost(), self.postgres.fresh_database().await);
-        let config = self.dir.path().join(format!("{name}.toml"));
-        let text = format!(
-            "[broker]\nurl = \"{amqp}\"\n[store]\nurl = \"{postgres}\"\n[endpoints.sink]\nurl = \"{}\"\n\
-             [lanes.realtime]\nconcurrency = {realtime}\n[lanes.bulk]\nconcurrency = {bulk}\n\
-             [lanes.bulk.retry]\nfirst_delay = \"500ms\"\nmax_delay = \"1s\"\njitter = 0.0\n",
-            sink.url
-        );
-        std::fs::write(&config, text).expect("written");
-        let broker = RabbitMq::new(&amqp, BrokerLimits::default(), Arc::clone(&self.clock)).expect("a legal url");
-        for lane in ["realtime", "bulk"] {
-            broker.declare(&lanes::engine::queues(&lane_name(lane))).await.expect("declares");
+    /// What the governor of budgets promises.
+    async fn governor(&self, run: impl Fn(&str) -> bool) {
+        if run("pacing") {
+            self.pacing(None).await;
+        } else {
+            for workers in [2, 4] {
+                if run(&format!("pacing-{workers}")) {
+                    self.pacing(Some(workers)).await;
+                }
+            }
         }
-        let telemetry = Telemetry::prometheus().0;
-        let publisher = Publisher::new(Arc::new(broker), telemetry, Arc::clone(&self.clock), "library");
-        Stage { config, publisher }
+        if run("kills") {
+            self.kills().await;
+        }
+        if run("learn") {
+            self.learn().await;
+        }
+        if run("change") {
+            self.change().await;
+        }
+        if run("tenants") {
+            self.tenants().await;
+        }
+        if run("decisions") {
+            self.decisions().await;
+        }
+        if run("overhead") {
+            self.overhead().await;
+        }
+        if run("outage") {
+            self.outage().await;
+        }
+    }
+
+    async fn plain_stage(&self, name: &str, sink: &Sink, realtime: usize, bulk: usize) -> Stage {
+        self.stage(&Setup { name, url: &sink.url, realtime, bulk, retry: SHORT_RETRIES, more: "" }).await
     }
 
     /// N tiny jobs at concurrency 100, lanes and the bare consumer in turn.
@@ -132,7 +163,7 @@ impl Bench {
 
     async fn lanes_round(&self, name: &str) -> (f64, f64, u64) {
         let sink = Sink::start(sink::Mode::Fast).await;
-        let stage = self.stage(name, &sink, 8, 100).await;
+        let stage = self.plain_stage(name, &sink, 8, 100).await;
         preload(&stage.publisher, "bulk", TINY_JOBS).await;
         let worker = Child::lanes(&stage.config);
         let (rate, cpu) = self.measure(&sink, &worker, TINY_JOBS).await;
@@ -162,7 +193,7 @@ impl Bench {
     /// `lanes publish --from` a file.
     async fn publish_from_file(&self) {
         let sink = Sink::start(sink::Mode::Fast).await;
-        let stage = self.stage("publish", &sink, 8, 8).await;
+        let stage = self.plain_stage("publish", &sink, 8, 8).await;
         let file = self.dir.path().join("jobs.ndjson");
         let lines: String = (0..TINY_JOBS)
             .map(|n| {
@@ -182,7 +213,7 @@ impl Bench {
     /// Real-time at 50/s, alone and beside a saturated bulk lane.
     async fn latency(&self) {
         let sink = Sink::start(sink::Mode::SlowBulk(Duration::from_millis(20))).await;
-        let stage = self.stage("latency", &sink, 20, 40).await;
+        let stage = self.plain_stage("latency", &sink, 20, 40).await;
         let worker = Child::lanes(&stage.config);
         let idle = self.samples(&stage, &sink, "idle").await;
         preload(&stage.publisher, "bulk", 40_000).await;
@@ -221,7 +252,7 @@ impl Bench {
     /// Jobs that are limited twice, wanted again after 0.5 s and 1 s.
     async fn storm(&self) {
         let sink = Sink::start(sink::Mode::LimitTwice).await;
-        let stage = self.stage("storm", &sink, 8, 100).await;
+        let stage = self.plain_stage("storm", &sink, 8, 100).await;
         preload(&stage.publisher, "bulk", STORM).await;
         let worker = Child::lanes(&stage.config);
         sink.until(1).await;
@@ -240,7 +271,7 @@ impl Bench {
     /// Peak memory of a worker with a large backlog.
     async fn memory(&self) {
         let sink = Sink::start(sink::Mode::Fast).await;
-        let stage = self.stage("memory", &sink, 8, 100).await;
+        let stage = self.plain_stage("memory", &sink, 8, 100).await;
         preload(&stage.publisher, "bulk", BACKLOG).await;
         let worker = Child::lanes(&stage.config);
         sink.until(BACKLOG).await;
@@ -261,18 +292,7 @@ async fn preload(publisher: &Publisher, lane: &str, jobs: usize) {
 }
 
 fn job(lane: &str, id: &str) -> NewJob {
-    NewJob {
-        lane: lane_name(lane),
-        endpoint: EndpointName::new("sink").expect("a legal name"),
-        tenant: Tenant::unnamed(),
-        id: Some(JobId::new(id).expect("a legal id")),
-        meta: JobMeta::default(),
-        body: Bytes::from_static(&[b'x'; 200]),
-    }
-}
-
-fn lane_name(name: &str) -> LaneName {
-    LaneName::new(name).expect("a legal name")
+    new_job(lane, id, &Tenant::unnamed())
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {

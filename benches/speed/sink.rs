@@ -22,8 +22,6 @@ pub enum Mode {
     Fast,
     /// 200 after a time for the lane `bulk`, at once otherwise.
     SlowBulk(Duration),
-    /// 200 at once; each call is noted.
-    Noted,
     /// 429 to the first two calls of a job, then 200.
     LimitTwice,
 }
@@ -69,10 +67,6 @@ impl Sink {
                 sleep(&self.clock, time).await;
                 200
             }
-            Mode::Noted => {
-                self.note(header("lanes-job-id"));
-                200
-            }
             Mode::LimitTwice if self.note(header("lanes-job-id")) <= 2 => 429,
             Mode::Fast | Mode::LimitTwice => 200,
         };
@@ -86,13 +80,6 @@ impl Sink {
         let of_job = calls.entry(id).or_default();
         of_job.push(self.clock.now());
         of_job.len()
-    }
-
-    /// When calls came in, in order.
-    pub fn times(&self) -> Vec<Timestamp> {
-        let mut times: Vec<_> = self.calls.lock().expect("not poisoned").values().flatten().copied().collect();
-        times.sort_unstable();
-        times
     }
 
     pub fn count(&self) -> usize {
