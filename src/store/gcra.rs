@@ -7,10 +7,11 @@ use crate::job::budget::{Take, Taken, Window};
 
 /// When the next token of a window may be used. `due`: its theoretical arrival time, `None` for a window without history.
 /// An unused past is worth nothing: a window that rested has its tolerance and no more. A future that this pace cannot have
-/// taken is what a slower one left behind: it is forgotten, and its burst with it. `until`: tokens up to then are asked for.
+/// taken is what a slower one left behind: it is forgotten, but for the time up to `until` (tokens up to then are asked for),
+/// so that two workers who know different paces for a moment do not give the same time away again and again.
 pub fn first(window: &Window, due: Option<Timestamp>, now: Timestamp, until: Timestamp) -> Timestamp {
     match due {
-        Some(due) if due > until.plus(window.reach) => now,
+        Some(due) if due > until.plus(window.reach) => until,
         due => due.unwrap_or(now).max(now).minus(window.tolerance),
     }
 }
@@ -81,7 +82,7 @@ mod tests {
         let (_, due) = take(&wish(&slow, 1, 0, 0), &[None]);
         let fast = [window(36_000, 1)];
         let (taken, _) = take(&wish(&fast, 1, 1_000, 500), &[Some(due[0])]);
-        assert_eq!((taken.granted, taken.opens_at(&fast)), (1, Timestamp::from_millis(1_000 + 36_000)));
+        assert_eq!((taken.granted, taken.opens_at(&fast)), (1, Timestamp::from_millis(1_500 + 36_000)));
     }
 
     #[test]
@@ -96,6 +97,39 @@ mod tests {
     }
 
     proptest! {
+        /// Lessons only ever slow a pace down: however many are learnt in between, no time holds more than the limit allows.
+        #[test]
+        fn lessons_never_let_more_pass(
+            interval in 1_u64..500,
+            burst in 1_u32..20,
+            mut asks in prop::collection::vec((0_u64..400, 1_u32..40, 0_u64..500, 1_u32..64), 1..120),
+            span in 1_u64..5_000,
+        ) {
+            let base = window(interval, burst);
+            let mut slower: Vec<u32> = asks.iter().map(|ask| ask.3).collect();
+            slower.sort_unstable();
+            asks.iter_mut().zip(slower).for_each(|(ask, slower)| ask.3 = slower);
+            let (mut clock, mut due, mut used) = (0_u64, None, Vec::new());
+            for (later, tokens, ahead, slower) in asks {
+                clock += later;
+                let learnt = Window { interval: base.interval * slower, reach: base.reach * slower, ..base.clone() };
+                let now_ms = i64::try_from(clock).expect("small");
+                let ask = wish(std::slice::from_ref(&learnt), tokens, now_ms, ahead);
+                let (taken, after) = take(&ask, &[due]);
+                used.extend(taken.slots(&ask.windows).map(|slot| slot.max(ask.now)));
+                if taken.granted > 0 {
+                    due = Some(after[0]);
+                }
+            }
+            used.sort_unstable();
+            let most = u64::from(burst) + span / interval + 1;
+            for first in &used {
+                let last = first.plus(Duration::from_millis(span));
+                let within = used.iter().filter(|at| **at >= *first && **at < last).count() as u64;
+                prop_assert!(within <= most, "{within} in {span} ms, at most {most}");
+            }
+        }
+
         /// For any asks of any number of workers, however far their clocks and their foresight differ from each other:
         /// granted slots in any time <= burst + time / interval.
         #[test]

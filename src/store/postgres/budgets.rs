@@ -22,7 +22,7 @@ const TAKE: &str = "\
             AS w(key, interval, tolerance, reach, at)
         WHERE quick.setting = 'off'),
     locked AS MATERIALIZED (
-        SELECT b.key, a.at, a.interval, a.tolerance, CASE WHEN b.due > $6 + a.reach THEN $4 + a.tolerance ELSE greatest(b.due, $4) END AS due
+        SELECT b.key, a.at, a.interval, a.tolerance, CASE WHEN b.due > $6 + a.reach THEN $6 + a.tolerance ELSE greatest(b.due, $4) END AS due
         FROM asked AS a JOIN budgets AS b ON b.key = a.key
         ORDER BY b.key FOR UPDATE OF b),
     most AS (

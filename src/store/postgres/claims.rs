@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::begin;
 use super::rows::{self, Death, KeyRows, Table};
 use crate::clock::Timestamp;
+use crate::db;
 use crate::job::DedupKey;
 use crate::job::verdict::WaitReason;
 use crate::store::decide::Verb;
@@ -106,8 +107,8 @@ pub async fn fresh(pool: &PgPool, ctx: &ClaimContext, claims: &[FreshClaim]) -> 
     // one statement for those that run, one for those that wait: usually a batch has only one kind
     let (waits, runs): (Vec<_>, Vec<_>) =
         first_of_each_key(claims).into_iter().partition(|claim| claim.in_turn.is_some());
-    let running = insert_new(pool, ctx, &runs, false).await?;
-    let mut waiting = insert_new(pool, ctx, &waits, true).await?;
+    let running = or_none(insert_new(pool, ctx, &runs, false).await)?;
+    let mut waiting = or_none(insert_new(pool, ctx, &waits, true).await)?;
     let answer = |claim: &FreshClaim| match (claim.key, claim.token) {
         claimed if running.contains(&claimed) => Some(Claimed::Run(new_run(claim.instance))),
         // the same claim again finds a row that waits
@@ -149,6 +150,14 @@ fn new_run(instance: Uuid) -> Granted {
         released_at: None,
         held_since: None,
         stored: None,
+    }
+}
+
+/// A statement that met another transaction crosswise has inserted nothing: its claims are looked at one by one.
+fn or_none(inserted: Answer<HashSet<(DedupKey, Uuid)>>) -> Answer<HashSet<(DedupKey, Uuid)>> {
+    match inserted {
+        Err(Fault::Sql(error)) if db::is_deadlock(&error) => Ok(HashSet::new()),
+        inserted => inserted,
     }
 }
 
@@ -236,6 +245,8 @@ async fn decide_rest<C: Claim>(
         let mut tx = begin(pool).await?;
         match decide_locked(&mut tx, ctx, claims, &rest).await {
             Err(Fault::Contended) => tx.rollback().await?,
+            // the other one goes on
+            Err(Fault::Sql(error)) if db::is_deadlock(&error) => tx.rollback().await?,
             Err(fault) => return Err(fault),
             Ok(decided) => {
                 tx.commit().await?;
