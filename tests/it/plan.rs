@@ -135,6 +135,9 @@ fn the_jobs_that_wait_now_are_the_load() {
 /// How far the clock goes at a time: less than a token may be late.
 const STEP: Duration = Duration::from_millis(50);
 
+/// A burst of five, at a token in a second.
+const AHEAD_MAX: f64 = 6.0;
+
 /// The same load in a simulation and in the real engine, under a clock that is moved by hand.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_engine_does_what_was_foreseen() {
@@ -178,8 +181,8 @@ async fn the_engine_does_what_was_foreseen() {
         let last = calls.iter().filter(|seen| seen.lane == of.lane.as_str()).map(|seen| seen.at).max().expect("called");
         let (real, plan) = (last.since(start).as_secs_f64(), of.drained_after.expect("drained").as_secs_f64());
         // who of two lanes gets a token that both wait for is not told, nor when exactly they look; and a busy machine may
-        // lag behind the clock that the test moves, but it is never ahead of it
-        assert!(real + 2.5 >= plan, "{}: {real} s, foreseen were {plan} s", of.lane);
+        // lag behind the clock that the test moves, but by no more than a burst and some tokens is it ahead of what was told
+        assert!(real + AHEAD_MAX >= plan, "{}: {real} s, foreseen were {plan} s", of.lane);
     }
 }
 
