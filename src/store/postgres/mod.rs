@@ -63,6 +63,17 @@ async fn begin(pool: &PgPool) -> Answer<Transaction<'static, Postgres>> {
     Ok(Box::pin(pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")).await?)
 }
 
+/// Ends a transaction before its answer is told. One that is merely dropped is rolled back by the pool some time later,
+/// and until then the rows it looked at are locked: whoever skips locked rows would pass them over.
+async fn end<T>(tx: Transaction<'static, Postgres>, answer: Answer<T>) -> Answer<T> {
+    if answer.is_ok() {
+        tx.commit().await?;
+    } else {
+        tx.rollback().await?;
+    }
+    answer
+}
+
 #[async_trait]
 impl JobStore for PgStore {
     async fn claim_fresh(&self, ctx: ClaimContext, claims: &[FreshClaim]) -> StoreResult<Vec<Claimed>> {

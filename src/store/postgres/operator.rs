@@ -1,10 +1,10 @@
 //! What an operator asks for: replay a dead letter, cancel a job.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::rows::{self, Table};
-use super::{begin, letters};
+use super::{begin, end, letters};
 use crate::clock::Timestamp;
 use crate::job::DedupKey;
 use crate::store::fault::{Answer, Fault};
@@ -12,13 +12,18 @@ use crate::store::{CancelAnswer, Replayed, transition};
 
 pub async fn replay(pool: &PgPool, instance: Uuid, now: Timestamp) -> Answer<Replayed> {
     let mut tx = begin(pool).await?;
-    let Some(letter) = letters::full(&mut tx, instance).await? else { return Ok(Replayed::NotFound) };
+    let answer = replay_locked(&mut tx, instance, now).await;
+    end(tx, answer).await
+}
+
+async fn replay_locked(db: &mut PgConnection, instance: Uuid, now: Timestamp) -> Answer<Replayed> {
+    let Some(letter) = letters::full(db, instance).await? else { return Ok(Replayed::NotFound) };
     if letter.shown.raw {
         return Ok(Replayed::Raw(Box::new(letter.raw_letter()?)));
     }
     let (died, job) = letter.job()?;
     let key = DedupKey::of(&job.lane, &job.tenant, &job.id);
-    let of_key = rows::lock(&mut tx, [key]).await?.remove(&key).unwrap_or_default();
+    let of_key = rows::lock(db, [key]).await?.remove(&key).unwrap_or_default();
     let kept = of_key.rows.iter().find(|row| row.instance == instance);
     let Some(after) = transition::replay(kept.unwrap_or(&died), now) else {
         // its row was forgotten, then a late copy of the message ran: the letter is out of date, discard is all that is left
@@ -26,8 +31,8 @@ pub async fn replay(pool: &PgPool, instance: Uuid, now: Timestamp) -> Answer<Rep
     };
     if kept.is_some() {
         let table = of_key.table_of(instance);
-        rows::write(&mut tx, table, &[(key, after)]).await?;
-        rows::restore(&mut tx, table, instance, &job.payload.meta, &job.payload.body).await?;
+        rows::write(db, table, &[(key, after)]).await?;
+        rows::restore(db, table, instance, &job.payload.meta, &job.payload.body).await?;
     } else {
         let table = if of_key.hot.is_none() { Table::Hot } else { Table::Side };
         let parts = rows::JobParts {
@@ -39,26 +44,29 @@ pub async fn replay(pool: &PgPool, instance: Uuid, now: Timestamp) -> Answer<Rep
             meta: &job.payload.meta,
             body: &job.payload.body,
         };
-        if !rows::insert(&mut tx, table, &after, parts).await? {
+        if !rows::insert(db, table, &after, parts).await? {
             return Err(Fault::Contended);
         }
     }
-    letters::remove(&mut tx, instance).await?;
-    tx.commit().await?;
+    letters::remove(db, instance).await?;
     Ok(Replayed::Waiting(after.generation))
 }
 
 pub async fn cancel(pool: &PgPool, instance: Uuid, now: Timestamp) -> Answer<CancelAnswer> {
     let mut tx = begin(pool).await?;
-    let Some(key) = rows::key_of(&mut tx, instance).await? else { return Ok(CancelAnswer::NotFound) };
-    let of_key = rows::lock(&mut tx, [key]).await?.remove(&key).unwrap_or_default();
+    let answer = cancel_locked(&mut tx, instance, now).await;
+    end(tx, answer).await
+}
+
+async fn cancel_locked(db: &mut PgConnection, instance: Uuid, now: Timestamp) -> Answer<CancelAnswer> {
+    let Some(key) = rows::key_of(db, instance).await? else { return Ok(CancelAnswer::NotFound) };
+    let of_key = rows::lock(db, [key]).await?.remove(&key).unwrap_or_default();
     let Some(row) = of_key.rows.iter().find(|row| row.instance == instance) else {
         return Ok(CancelAnswer::NotFound);
     };
     let (answer, after) = transition::cancel(row, now);
     if let Some(after) = after {
-        rows::write(&mut tx, of_key.table_of(instance), &[(key, after)]).await?;
-        tx.commit().await?;
+        rows::write(db, of_key.table_of(instance), &[(key, after)]).await?;
     }
     Ok(answer)
 }

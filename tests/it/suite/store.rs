@@ -15,7 +15,7 @@ use lanes::store::{
     Next, Payload, RawLetter, Replayed, Retention, Settled, Settlement, State, Store, StoreError, Wake, WokenClaim,
     WorkerId,
 };
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::services;
@@ -1060,6 +1060,40 @@ async fn the_stores_clock_is_a_clock(bench: Bench) {
     let ours = SystemClock::new().now();
     let theirs = bench.store.time().await.expect("time");
     assert!(theirs.distance(ours) < Duration::from_mins(1), "{theirs} is not {ours}");
+}
+
+/// A release passes over what is locked: an answer that changes nothing must not leave its locks to a rollback that the pool
+/// makes some time later. The runtime of this test stands still while another one looks, so nothing can be made up for.
+#[tokio::test]
+async fn an_answer_leaves_no_transaction_open() {
+    let bench = Bench::postgres().await;
+    let options = bench.pool().connect_options();
+    let open = || {
+        let options = Arc::clone(&options);
+        let look = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut other = PgConnection::connect_with(&options).await.expect("connects");
+                let open = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+                sqlx::query_scalar::<_, i64>(open).fetch_one(&mut other).await.expect("counted")
+            })
+        });
+        look.join().expect("no panic")
+    };
+    let done = bench.job_in(State::Done, false, 1, "a", at(0)).await;
+    let nobody = Uuid::from_u128(9);
+    for instance in [done.instance, nobody] {
+        let answer = bench.store.cancel(instance, at(20)).await.expect("asked");
+        assert!(matches!(answer, CancelAnswer::Ended(State::Done) | CancelAnswer::NotFound), "{answer:?}");
+        assert_eq!(open(), 0, "after {answer:?}");
+        assert_eq!(bench.store.replay(instance, at(20)).await.expect("asked"), Replayed::NotFound);
+        assert_eq!(open(), 0, "after the replay of {instance}");
+    }
+    let mut held = bench.pool().begin().await.expect("begins");
+    sqlx::query("SELECT 1").execute(&mut *held).await.expect("answers");
+    assert_eq!(open(), 1, "the look sees an open transaction");
+    held.rollback().await.expect("ends");
 }
 
 /// The whole design of the hot table: a finished job costs one insert and one update that touches no index.
