@@ -253,7 +253,7 @@ impl Paced {
 
     /// The next job whose moment has come. One that comes too late for its tokens asks again, before the others.
     pub fn due(&mut self, now: Timestamp) -> Option<(Owned, Pass)> {
-        let (mut late, mut next) = (Vec::new(), None);
+        let (mut late, mut next, mut called) = (Vec::new(), None, None);
         while next.is_none() && self.granted.peek().is_some_and(|next| next.at.0.0 <= now) {
             let Some(granted) = self.granted.pop() else { break };
             let gate = self.gates.get_mut(&granted.key).expect("a gate is kept while a job of it has tokens");
@@ -264,20 +264,22 @@ impl Paced {
                 let has_tokens = !gate.windows.is_empty();
                 next =
                     Some((granted.waited.owned, Pass { slots: granted.slots, governed: true, has_tokens, held_for }));
-                if gate.is_idle(now) {
-                    self.gates.remove(&granted.key);
-                }
+                called = Some(granted.key);
             } else {
                 late.push(granted);
             }
         }
         for Granted { key, waited, slots, .. } in late.into_iter().rev() {
             self.slots.give_back(&slots, 1);
-            let gate = self.gates.get_mut(&key).expect("nobody forgot it meanwhile");
+            let gate = self.gates.get_mut(&key).expect("a gate is kept while jobs of it come back");
             if gate.waiting.is_empty() && !gate.asking {
                 self.round.push_back(key);
             }
             gate.waiting.push_front(waited);
+        }
+        // not before those that came too late are back: they may be of the same gate
+        if let Some(key) = called.filter(|key| self.gates.get(key).is_some_and(|gate| gate.is_idle(now))) {
+            self.gates.remove(&key);
         }
         next
     }
@@ -346,4 +348,151 @@ impl Paced {
 fn lateness(windows: &[Window]) -> Duration {
     let shortest = windows.iter().map(|window| window.interval).min().unwrap_or_default();
     (shortest * LATE_INTERVALS).clamp(LATE_MIN, LATE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use std::sync::Arc;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::broker::{Receipt, Session};
+    use crate::engine::{Copy, InHand};
+    use crate::job::{DedupKey, Identity, Job, JobId, JobMeta, LaneName};
+    use crate::store::{Granted as Claim, WorkerId};
+
+    const START: Timestamp = Timestamp::from_secs(1_000);
+    const INTERVAL: Duration = Duration::from_millis(10);
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    #[async_trait]
+    impl Session for Nowhere {
+        async fn ack(&self, _tags: Vec<u64>) {}
+        async fn give_back(&self, _tags: Vec<u64>) {}
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        START.plus(Duration::from_millis(millis))
+    }
+
+    fn owned(id: &str, tenant: &str) -> Owned {
+        let instance = Uuid::new_v4();
+        let job = Job {
+            instance,
+            identity: Identity::Stamped,
+            lane: LaneName::new("bulk").expect("legal"),
+            tenant: Tenant::new(tenant).expect("legal"),
+            id: JobId::new(id).expect("legal"),
+            endpoint: EndpointName::new("crm").expect("legal"),
+            published_at: START,
+            meta: JobMeta::default(),
+            body: bytes::Bytes::new(),
+        };
+        let key = DedupKey::of(&job.lane, &job.tenant, &job.id);
+        let copy = Copy::WakeUp { key, instance };
+        let granted = Claim {
+            instance,
+            attempt: 0,
+            generation: 1,
+            takeovers: 0,
+            effect_possible: false,
+            released_at: None,
+            held_since: None,
+            stored: None,
+        };
+        let in_hand = InHand { receipt: Receipt::new(Arc::new(Nowhere), 1), copy };
+        let worker = WorkerId(1);
+        Owned { in_hand, job: Arc::new(job), key, token: Uuid::new_v4(), worker, granted, is_probe: false }
+    }
+
+    fn windows() -> Vec<Window> {
+        vec![Window::new("crm".to_owned(), INTERVAL, Duration::ZERO)]
+    }
+
+    fn id_of(due: Option<(Owned, Pass)>) -> Option<String> {
+        due.map(|(owned, _)| owned.job.id.as_str().to_owned())
+    }
+
+    /// Jobs of one gate that have asked for their tokens.
+    fn asked(ids: &[&str]) -> (Paced, Wish) {
+        let mut paced = Paced::default();
+        for id in ids {
+            paced.enter(owned(id, "acme"), windows(), Vec::new(), START);
+        }
+        let wish = paced.next_wish(100, START).expect("they need tokens");
+        assert_eq!(wish.take.tokens as usize, ids.len());
+        assert!(paced.next_wish(100, START).is_none(), "one wish of a gate at a time");
+        (paced, wish)
+    }
+
+    fn taken(granted: u32, first: Timestamp) -> Taken {
+        Taken { granted, first: vec![first] }
+    }
+
+    #[test]
+    fn jobs_go_at_their_moments_and_the_rest_waits_in_the_store() {
+        let (mut paced, wish) = asked(&["a", "b", "c"]);
+        let parked = paced.answered(&wish, &taken(2, START), START);
+        assert_eq!(parked.iter().map(|owned| owned.job.id.as_str()).collect::<Vec<_>>(), ["c"]);
+        assert_eq!((paced.len(), paced.next_moment()), (2, Some(START)));
+        assert_eq!(id_of(paced.due(START)).as_deref(), Some("a"));
+        assert_eq!(id_of(paced.due(START)), None);
+        assert_eq!(id_of(paced.due(at(10))).as_deref(), Some("b"));
+        assert_eq!((paced.len(), paced.next_moment(), paced.has_gates()), (0, None, true));
+        paced.forget_open(at(20));
+        assert!(!paced.has_gates(), "a gate that is open and empty is forgotten");
+    }
+
+    #[test]
+    fn who_comes_too_late_asks_again_before_the_others() {
+        let (mut paced, wish) = asked(&["a", "b", "c"]);
+        assert!(paced.answered(&wish, &taken(3, START), START).is_empty());
+        assert_eq!(id_of(paced.due(at(200))), None, "these tokens are too old: they would make a burst");
+        paced.enter(owned("d", "acme"), windows(), Vec::new(), at(200));
+        let wish = paced.next_wish(100, at(200)).expect("asks again");
+        assert_eq!(wish.take.tokens, 4);
+        assert!(paced.answered(&wish, &taken(4, at(200)), at(200)).is_empty());
+        let order: Vec<_> = (0..4).filter_map(|n| id_of(paced.due(at(200 + 10 * n)))).collect();
+        assert_eq!(order, ["a", "b", "c", "d"]);
+    }
+
+    #[test]
+    fn a_gate_outlives_the_call_of_its_last_job_while_an_earlier_one_comes_back() {
+        let (mut paced, wish) = asked(&["a", "b"]);
+        let far = taken(1, START);
+        assert_eq!(paced.answered(&wish, &far, START).len(), 1);
+        paced.enter(owned("c", "acme"), windows(), Vec::new(), at(85));
+        let wish = paced.next_wish(100, at(85)).expect("it needs a token");
+        assert!(paced.answered(&wish, &taken(1, at(85)), at(85)).is_empty());
+        // "a" is too late, "c" is not, and nobody else is at the gate
+        assert_eq!(id_of(paced.due(at(90))).as_deref(), Some("c"));
+        let wish = paced.next_wish(100, at(90)).expect("the late one asks again");
+        assert_eq!((wish.take.tokens, paced.len()), (1, 1));
+        assert!(paced.answered(&wish, &taken(1, at(90)), at(90)).is_empty());
+        assert_eq!(id_of(paced.due(at(90))).as_deref(), Some("a"));
+        assert!(!paced.has_gates());
+    }
+
+    #[test]
+    fn who_finds_no_slot_in_time_waits_in_the_store() {
+        let slots = vec![Slot { key: "crm".to_owned(), max: 1 }];
+        let mut paced = Paced::default();
+        paced.enter(owned("a", "acme"), Vec::new(), slots, START);
+        assert!(paced.next_wish(100, START).is_none());
+        assert_eq!(paced.without_slot(at(499)).len(), 0);
+        let given_up = paced.without_slot(at(500));
+        assert_eq!(given_up.iter().map(|(_, why)| *why).collect::<Vec<_>>(), [WaitReason::Concurrency]);
+        assert_eq!((paced.len(), paced.has_gates(), paced.round.len()), (0, false, 0));
+    }
+
+    #[test]
+    fn a_stop_gives_everybody_back_and_a_late_answer_finds_nobody() {
+        let (mut paced, wish) = asked(&["a", "b"]);
+        assert_eq!(paced.drain().len(), 2);
+        assert!(paced.answered(&wish, &taken(2, START), START).is_empty());
+        assert_eq!((paced.len(), paced.next_moment()), (0, None));
+    }
 }
