@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::governor::Way;
 use crate::job::budget::{Slot, Window};
 use crate::policy;
-use crate::policy::turns::{AHEAD, GATES_MAX, RELEASE_MAX, ROUND, Waiting};
+use crate::policy::turns::{AHEAD, GATES_MAX, RELEASE_MAX, ROUND, Shares, Waiting};
 use crate::store::{Gate, Turn, Wake, gcra};
 
 /// Time between two looks while nobody waits: until jobs are seen that another worker parked.
@@ -39,8 +39,8 @@ struct Pass {
     after: Option<Gate>,
     /// Who was seen in this pass.
     seen: HashSet<GateKey>,
-    /// Whose turn is first in the next round.
-    first: usize,
+    /// Who has had how many turns.
+    shares: Shares<GateKey>,
 }
 
 async fn round(ctx: &LaneContext, pass: &mut Pass) {
@@ -55,7 +55,7 @@ async fn round(ctx: &LaneContext, pass: &mut Pass) {
         return;
     }
     let now = ctx.clock.now();
-    let wakes = release(ctx, &gates, now, &mut pass.first).await;
+    let wakes = release(ctx, &gates, now, &mut pass.shares).await;
     let released = !wakes.is_empty();
     releaser::publish(ctx, wakes).await;
     // whose last jobs have just gone has no backlog any more: fresh ones of it need not queue up
@@ -80,14 +80,15 @@ async fn wait(ctx: &LaneContext) {
     }
 }
 
-async fn release(ctx: &LaneContext, gates: &[Gate], now: Timestamp, first: &mut usize) -> Vec<Wake> {
+async fn release(ctx: &LaneContext, gates: &[Gate], now: Timestamp, shares: &mut Shares<GateKey>) -> Vec<Wake> {
     let lane = &ctx.settings.name;
     let ways: Vec<Needs> = gates.iter().map(|gate| needs(ctx, gate, now)).collect();
     let left = left(ctx, &ways, now).await;
-    let waiting: Vec<Waiting<'_>> = gates
+    let waiting: Vec<Waiting<'_, GateKey>> = gates
         .iter()
         .zip(&ways)
         .map(|(gate, needs)| Waiting {
+            who: (gate.endpoint.clone(), gate.tenant.clone()),
             needs: needs.all(),
             weight: ctx.governor.budgets().weight(&gate.tenant),
             on_their_way: u32::try_from(gate.queued).unwrap_or(u32::MAX),
@@ -96,9 +97,8 @@ async fn release(ctx: &LaneContext, gates: &[Gate], now: Timestamp, first: &mut 
         .collect();
     let queued: u32 = waiting.iter().map(|one| one.on_their_way).fold(0, u32::saturating_add);
     let most = RELEASE_MAX.saturating_sub(queued);
-    let jobs = policy::turns::turns(&waiting, left, most, *first % gates.len());
+    let jobs = shares.turns(&waiting, left, most);
     let turns: Vec<Turn> = gates.iter().zip(jobs).filter(|(_, jobs)| *jobs > 0).map(turn).collect();
-    *first = (*first + turns.len()) % gates.len();
     if turns.is_empty() {
         return Vec::new();
     }

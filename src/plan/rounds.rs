@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::world::{Event, Gate, World};
 use crate::clock::Timestamp;
-use crate::policy::turns::{AHEAD, RELEASE_MAX, ROUND, Waiting, slots_soon, turns};
+use crate::policy::turns::{AHEAD, RELEASE_MAX, ROUND, Waiting, slots_soon};
 use crate::store::gcra;
 
 impl World<'_> {
@@ -77,23 +77,21 @@ impl World<'_> {
 
     /// Releases whose turn it is; false when it is nobody's.
     fn release(&mut self, at: usize, waiting: &[usize]) -> bool {
-        let all = waiting.len();
-        let start = self.lanes[at].first % all;
         // whoever has no tokens gets no turn, but jobs of it that are on their way need theirs
         let counts = |gate: usize| {
             let gate = &self.gates[gate];
             gate.shut_until.is_none() && (!gate.due.is_empty() || self.tokens_at(gate) <= self.now)
         };
-        let candidates: Vec<usize> = (0..all).filter(|nth| counts(waiting[*nth])).collect();
-        if candidates.is_empty() {
+        let gates: Vec<usize> = waiting.iter().copied().filter(|gate| counts(*gate)).collect();
+        if gates.is_empty() {
             return false;
         }
-        let first = candidates.iter().position(|nth| *nth >= start).unwrap_or(0);
-        let gates: Vec<usize> = candidates.into_iter().map(|nth| waiting[nth]).collect();
         let queued = self.lanes[at].due.len();
         let most = RELEASE_MAX.saturating_sub(u32::try_from(queued).unwrap_or(u32::MAX));
-        let jobs = turns(&self.waiting(&gates), self.left(&gates), most, first);
-        let mut released = 0;
+        let mut shares = std::mem::take(&mut self.lanes[at].shares);
+        let jobs = shares.turns(&self.waiting(&gates), self.left(&gates), most);
+        self.lanes[at].shares = shares;
+        let mut released = false;
         for (gate, jobs) in gates.into_iter().zip(jobs) {
             let of_gate = &mut self.gates[gate];
             let jobs = u64::from(jobs).min(of_gate.parked.len());
@@ -102,18 +100,18 @@ impl World<'_> {
                 of_gate.due.add(published, 1);
                 self.lanes[at].due.push_back(gate);
             }
-            released += usize::from(jobs > 0);
+            released |= jobs > 0;
         }
-        self.lanes[at].first = (start + released) % all;
-        released > 0
+        released
     }
 
-    fn waiting(&self, gates: &[usize]) -> Vec<Waiting<'_>> {
-        let waiting = |gate: &usize| {
-            let gate = &self.gates[*gate];
+    fn waiting(&self, gates: &[usize]) -> Vec<Waiting<'_, usize>> {
+        let waiting = |who: &usize| {
+            let gate = &self.gates[*who];
             let tokens = gate.take.windows.iter().map(|window| (window.key.as_str(), gate.cost));
             let slots = gate.slot_keys.iter().map(|key| (self.slot_keys[*key].slot.key.as_str(), 1));
             Waiting {
+                who: *who,
                 needs: tokens.chain(slots).collect(),
                 weight: gate.weight,
                 on_their_way: u32::try_from(gate.due.len()).unwrap_or(u32::MAX),

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::job::budget::{Slot, Take, Window};
 use crate::job::{EndpointName, Tenant};
 use crate::policy::pacing::{Counted, Fit, Known};
-use crate::policy::turns::ROUND;
+use crate::policy::turns::{ROUND, Shares};
 
 /// A window, and what was taken of it.
 #[derive(Debug)]
@@ -115,8 +115,8 @@ pub(super) struct Lane {
     /// When turns were looked at, and are next.
     pub looked_at: Timestamp,
     pub look_at: Option<Timestamp>,
-    /// Whose turn is first.
-    pub first: usize,
+    /// Who has had how many turns.
+    pub shares: Shares<usize>,
     pub waits: Waits,
     pub started: u64,
     pub busy: f64,
@@ -340,7 +340,7 @@ fn lane(setup: &Setup, at: usize) -> Lane {
         gates: Vec::new(),
         looked_at: setup.start.minus(ROUND).plus(phase),
         look_at: None,
-        first: 0,
+        shares: Shares::default(),
         waits: Waits::default(),
         started: 0,
         busy: 0.0,
