@@ -127,15 +127,13 @@ async fn an_outage_costs_no_job_its_attempts(backend: Backend) {
     while rig.now().since(began_at) < outage {
         rig.pass(Duration::from_secs(1)).await;
     }
-    let during = rig.api.calls().len();
+    let during = rig.api.count();
     // ten in a row, those beside them, and a probe after 10, 20, 40 s and each minute
     assert!(during <= 10 + 200 + 13, "{during} calls during the outage");
     assert_eq!(rig.letters().await, [], "no job was exhausted by waiting");
     down.store(false, Ordering::Relaxed);
     let up_at = rig.now();
-    let ok = |calls: &[Seen]| calls.len() - during;
-    let all = rig.until_passing(Duration::from_millis(100), "call of every job", || ok(&rig.api.calls()) >= JOBS);
-    all.await;
+    rig.until_count(Duration::from_millis(100), during + JOBS).await;
     let calls = rig.api.calls();
     let after: Vec<&Seen> = calls[during..].iter().collect();
     let first_second = after.iter().filter(|seen| seen.at.since(after[0].at) < Duration::from_secs(1)).count();

@@ -35,9 +35,17 @@ use crate::services;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Reads of the store for each second that a test's clock moves.
-const READS_A_SECOND: usize = 10;
+const READS_A_SECOND: usize = 25;
 /// Reads of the store for each smaller step.
 const READS_A_STEP: usize = 3;
+
+/// Real time after which a clock that stands still moves by [`NUDGE`]. A store that did not answer in time, which happens
+/// on a machine with too much to do, is asked again after a pause on that clock: it must not last for ever.
+const STILL_MAX: Duration = Duration::from_secs(10);
+const NUDGE: Duration = Duration::from_secs(1);
+
+/// Rows that a failed wait shows.
+const ROWS_SHOWN: usize = 20;
 
 /// Where a test runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +136,20 @@ impl Reply {
 /// What the API answers to the n-th call (from 1) of a job.
 pub type Script = Arc<dyn Fn(&Seen, usize) -> Reply + Send + Sync>;
 
+/// Waits with [`PATIENCE`] for what should come while this clock stands still; `None` when it did not.
+async fn patiently<T>(clock: Option<&ManualClock>, what: impl Future<Output = T>) -> Option<T> {
+    let mut what = std::pin::pin!(what);
+    for _ in 0..PATIENCE.as_secs() / STILL_MAX.as_secs() {
+        if let Ok(found) = within(STILL_MAX, &mut what).await {
+            return Some(found);
+        }
+        if let Some(clock) = clock {
+            clock.advance(NUDGE);
+        }
+    }
+    None
+}
+
 /// A real HTTP server that answers by script and writes down every call.
 #[derive(Clone)]
 pub struct Api {
@@ -136,6 +158,8 @@ pub struct Api {
     inflight: Arc<Mutex<HashMap<String, (usize, usize)>>>,
     script: Script,
     clock: SharedClock,
+    /// The clock that a test moves by hand, if it does.
+    by_hand: Option<ManualClock>,
 }
 
 impl Api {
@@ -143,7 +167,7 @@ impl Api {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}/call", listener.local_addr().expect("bound"));
         let seen = Arc::new(watch::Sender::new(Vec::new()));
-        let api = Self { url, seen, inflight: Arc::default(), script, clock };
+        let api = Self { url, seen, inflight: Arc::default(), script, clock, by_hand: None };
         let router = Router::new().fallback(answer).layer(DefaultBodyLimit::disable()).with_state(api.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         api
@@ -151,6 +175,10 @@ impl Api {
 
     pub fn calls(&self) -> Vec<Seen> {
         self.seen.borrow().clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.seen.borrow().len()
     }
 
     pub fn calls_of(&self, id: &str) -> Vec<Seen> {
@@ -165,9 +193,9 @@ impl Api {
     /// Waits until the calls satisfy `enough`.
     pub async fn until(&self, what: &str, enough: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
         let mut watching = self.seen.subscribe();
-        let waited = within(PATIENCE, watching.wait_for(|seen| enough(seen))).await;
+        let waited = patiently(self.by_hand.as_ref(), watching.wait_for(|seen| enough(seen))).await;
         match waited {
-            Ok(Ok(seen)) => seen.clone(),
+            Some(Ok(seen)) => seen.clone(),
             _ => panic!("no {what} within {PATIENCE:?}; calls so far: {:#?}", self.calls()),
         }
     }
@@ -275,7 +303,8 @@ impl Rig {
     pub async fn new(backend: Backend, script: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
         let clock = ManualClock::new(Timestamp::from_secs(1_800_000_000));
         let shared: SharedClock = Arc::new(clock.clone());
-        let api = Api::start(Arc::clone(&shared), Arc::new(script)).await;
+        let mut api = Api::start(Arc::clone(&shared), Arc::new(script)).await;
+        api.by_hand = Some(clock.clone());
         let backing = Backing::new(backend, Arc::clone(&shared)).await;
         let telemetry = telemetry();
         let settings = settings();
@@ -335,7 +364,7 @@ impl Rig {
     /// Waits until the row of a publish satisfies `wanted`.
     pub async fn until_row(&self, published: &Published, what: &str, wanted: impl Fn(&JobRow) -> bool) -> JobRow {
         let mut last = None;
-        let found = within(PATIENCE, async {
+        let found = patiently(Some(&self.clock), async {
             loop {
                 last = self.row(published).await;
                 if let Some(row) = last.clone().filter(|row| wanted(row)) {
@@ -345,7 +374,7 @@ impl Rig {
             }
         })
         .await;
-        found.unwrap_or_else(|_| panic!("{what} never came; the row is {last:#?}"))
+        found.unwrap_or_else(|| panic!("{what} never came; the row is {last:#?}"))
     }
 
     /// Lets time pass, a second at a time, until a dead worker's job was taken over for the `takeovers`-th time. The
@@ -375,14 +404,21 @@ impl Rig {
         }
     }
 
-    /// Waits until `holds`, while the clock goes on in steps; looks at nothing large, however many rows there are.
-    pub async fn until_passing(&self, step: Duration, what: &str, holds: impl Fn() -> bool) {
-        let found = within(PATIENCE, async {
-            while !holds() {
-                self.pass(step).await;
+    /// Waits for so many calls, while the clock goes on in steps; looks at nothing large, however many rows there are. Its
+    /// patience is with the next call, not with all: how many come in a second is the machine's affair.
+    pub async fn until_count(&self, step: Duration, count: usize) {
+        loop {
+            let before = self.api.count();
+            if before >= count {
+                return;
             }
-        });
-        assert!(found.await.is_ok(), "no {what}; {} calls so far", self.api.calls().len());
+            let next = within(PATIENCE, async {
+                while self.api.count() == before {
+                    self.pass(step).await;
+                }
+            });
+            assert!(next.await.is_ok(), "after {before} of {count} calls no other came within {PATIENCE:?}");
+        }
     }
 
     /// Waits for calls while the clock goes on, a second at a time.
@@ -405,17 +441,17 @@ impl Rig {
                 }
             }
         });
-        assert!(found.await.is_ok(), "no {what}; rows: {:#?}", self.rows().await);
+        assert!(found.await.is_ok(), "no {what}; rows: {:#?}", self.some_rows().await);
     }
 
     /// Waits until `holds`, while the clock stands still.
     pub async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
-        let found = within(PATIENCE, async {
+        let found = patiently(Some(&self.clock), async {
             while !holds().await {
                 tokio::task::yield_now().await;
             }
         });
-        assert!(found.await.is_ok(), "no {what}; rows: {:#?}", self.rows().await);
+        assert!(found.await.is_some(), "no {what}; rows: {:#?}", self.some_rows().await);
     }
 
     /// Waits until `holds`, while the clock goes on, a second at a time.
@@ -425,7 +461,7 @@ impl Rig {
                 self.pass_a_second().await;
             }
         });
-        assert!(found.await.is_ok(), "no {what}; rows: {:#?}", self.rows().await);
+        assert!(found.await.is_ok(), "no {what}; rows: {:#?}", self.some_rows().await);
     }
 
     pub async fn until_state(&self, published: &Published, state: State) -> JobRow {
@@ -438,7 +474,7 @@ impl Rig {
     }
 
     pub async fn until_letters(&self, count: usize) -> Vec<Letter> {
-        let found = within(PATIENCE, async {
+        let found = patiently(Some(&self.clock), async {
             loop {
                 let letters = self.letters().await;
                 if letters.len() >= count {
@@ -448,7 +484,7 @@ impl Rig {
             }
         })
         .await;
-        found.unwrap_or_else(|_| panic!("no {count} letters"))
+        found.unwrap_or_else(|| panic!("no {count} letters"))
     }
 
     /// Messages that wait in a queue for a consumer.
@@ -465,6 +501,11 @@ impl Rig {
     pub async fn rows(&self) -> Vec<JobRow> {
         let filter = JobFilter { limit: 1_000, ..JobFilter::default() };
         self.backing.store.jobs(&filter).await.expect("answers")
+    }
+
+    /// Enough rows to see what is wrong in a failed test's output.
+    async fn some_rows(&self) -> Vec<JobRow> {
+        self.rows().await.into_iter().take(ROWS_SHOWN).collect()
     }
 
     /// Proves that the worker is alive and has seen everything before: a job published now is called.
