@@ -10,6 +10,7 @@ pub mod db;
 pub mod store;
 pub mod plan;
 pub mod governor;
+pub mod observe;
 pub mod dispatch;
 pub mod telemetry;
 pub mod publish;

@@ -16,6 +16,7 @@ use crate::dispatch::http::DispatchError;
 use crate::engine::worker::WorkerFailed;
 use crate::governor::{Governor, sync};
 use crate::http::HttpError;
+use crate::observe::Scope;
 use crate::publish::Publisher;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -79,6 +80,12 @@ pub async fn open_governor(specs: &Specs, store: &dyn Store, now: Timestamp) -> 
     let governor = Governor::observer(budgets(specs));
     sync::round(&governor, store, now, Timestamp::EPOCH).await?;
     Ok(governor)
+}
+
+/// What there is to look at.
+pub fn scope(specs: &Specs) -> Scope {
+    let lanes = specs.lanes.iter().map(|lane| lane.name.clone()).collect();
+    Scope { lanes, lease: specs.worker.lease, budgets: budgets(specs) }
 }
 
 /// A publisher whose lanes' queues exist.

@@ -1,6 +1,5 @@
 //! `lanes status`: what is waiting, for what, who works on it, and whether a person is needed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +12,12 @@ use super::signals::Signals;
 use super::text::{Table, ago, count, counted, shorten, until};
 use super::view;
 use crate::app;
-use crate::broker::{Broker, BrokerError};
+use crate::broker::Broker;
 use crate::clock::{self, Clock as _, Timestamp};
-use crate::config::Specs;
 use crate::governor::view::Held;
-use crate::governor::{self, Governor, sync};
-use crate::job::{LaneName, wire};
-use crate::store::{IN_TURN, State, StateCount, Store, StoreResult, WorkerRow};
+use crate::job::LaneName;
+use crate::observe::{self, Lane, Picture};
+use crate::store::{IN_TURN, State, StateCount, Store, WorkerRow};
 
 /// Time between two pictures of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -36,45 +34,6 @@ pub struct StatusArgs {
     /// Show it again and again, until Ctrl-C
     #[arg(long, short)]
     watch: bool,
-}
-
-/// One lane.
-#[derive(Debug, Default)]
-struct Lane {
-    configured: bool,
-    ready: u64,
-    due: u64,
-    unacked: Option<u64>,
-    counts: Vec<StateCount>,
-    dead: u64,
-    workers: u64,
-}
-
-impl Lane {
-    fn jobs(&self, state: State) -> u64 {
-        self.counts.iter().filter(|count| count.state == state).map(|count| count.jobs).sum()
-    }
-
-    /// Jobs that need a worker. What is unacked has a row, or will be ready again.
-    fn work(&self) -> u64 {
-        self.ready + self.counts.iter().map(|count| count.jobs).sum::<u64>()
-    }
-
-    fn oldest(&self) -> Option<Timestamp> {
-        self.counts.iter().filter_map(|count| count.oldest_published_at).min()
-    }
-}
-
-/// What one look shows.
-#[derive(Debug)]
-struct Picture {
-    now: Timestamp,
-    broker: Result<(), String>,
-    store: Result<(), String>,
-    lanes: Vec<(LaneName, Lane)>,
-    workers: Vec<(WorkerRow, bool)>,
-    /// Who waits for a turn in a budget, most jobs first, and why.
-    held: Vec<Held>,
 }
 
 /// Something that needs a person.
@@ -118,28 +77,10 @@ struct Doors {
 
 /// What can be seen now; what cannot be reached is part of the picture.
 async fn look(ctx: &Context, doors: &mut Doors) -> Result<Picture, CliError> {
-    let mut lanes: BTreeMap<LaneName, Lane> = BTreeMap::new();
-    for lane in &ctx.specs.lanes {
-        lanes.entry(lane.name.clone()).or_default().configured = true;
-    }
-    let mut picture = Picture {
-        now: ctx.clock.now(),
-        broker: Ok(()),
-        store: Ok(()),
-        lanes: Vec::new(),
-        workers: Vec::new(),
-        held: Vec::new(),
-    };
-    picture.store = match opened(&mut doors.store, ctx.store()).await? {
-        Ok(store) => read_store(&*store, &ctx.specs, &mut picture, &mut lanes).await.map_err(|error| error.to_string()),
-        Err(why) => Err(why),
-    };
-    picture.broker = match opened(&mut doors.broker, ctx.broker()).await? {
-        Ok(broker) => read_depths(&*broker, &mut lanes).await.map_err(|error| error.to_string()),
-        Err(why) => Err(why),
-    };
-    picture.lanes = ordered(&ctx.specs, lanes);
-    Ok(picture)
+    let store = opened(&mut doors.store, ctx.store()).await?;
+    let broker = opened(&mut doors.broker, ctx.broker()).await?;
+    let (store, broker) = (store.as_deref().map_err(Clone::clone), broker.as_deref().map_err(Clone::clone));
+    Ok(observe::look(&app::scope(&ctx.specs), store, broker, ctx.clock.now()).await)
 }
 
 /// What is open already, or what `open` answers. An error of the configuration ends the command.
@@ -155,56 +96,6 @@ async fn opened<T: ?Sized>(
         Err(error) if error.exit() == Exit::Usage => Err(error),
         Err(error) => Ok(Err(error.message().to_owned())),
     }
-}
-
-async fn read_store(
-    store: &dyn Store,
-    specs: &Specs,
-    picture: &mut Picture,
-    lanes: &mut BTreeMap<LaneName, Lane>,
-) -> StoreResult<()> {
-    picture.now = store.time().await?;
-    for count in store.state_counts().await? {
-        lanes.entry(count.lane.clone()).or_default().counts.push(count);
-    }
-    let governor = Governor::observer(app::budgets(specs));
-    sync::round(&governor, store, picture.now, Timestamp::EPOCH).await?;
-    picture.held = governor::view::held(&governor, store, picture.now).await?;
-    for (lane, letters) in store.letter_counts().await? {
-        lanes.entry(lane).or_default().dead = letters;
-    }
-    for worker in store.workers().await? {
-        let alive = picture.now.since(worker.heartbeat_at) <= specs.worker.lease;
-        for name in worker.lanes.split(',').map(str::trim).filter(|_| alive) {
-            if let Some(lane) = LaneName::new(name).ok().and_then(|name| lanes.get_mut(&name)) {
-                lane.workers += 1;
-            }
-        }
-        picture.workers.push((worker, alive));
-    }
-    Ok(())
-}
-
-async fn read_depths(broker: &dyn Broker, lanes: &mut BTreeMap<LaneName, Lane>) -> Result<(), BrokerError> {
-    for (name, lane) in lanes {
-        // a queue that nobody has declared yet is empty
-        let fresh = broker.depth(&wire::queue(name)).await?.unwrap_or_default();
-        let due = broker.depth(&wire::due_queue(name)).await?.unwrap_or_default();
-        lane.ready = fresh.ready;
-        lane.due = due.ready;
-        lane.unacked = fresh.unacked.zip(due.unacked).map(|(fresh, due)| fresh + due);
-    }
-    Ok(())
-}
-
-/// In the order of the configuration, then what is not configured (any more).
-fn ordered(specs: &Specs, mut lanes: BTreeMap<LaneName, Lane>) -> Vec<(LaneName, Lane)> {
-    let configured: Vec<_> = specs
-        .lanes
-        .iter()
-        .filter_map(|lane| lanes.remove(&lane.name).map(|found| (lane.name.clone(), found)))
-        .collect();
-    configured.into_iter().chain(lanes).collect()
 }
 
 fn problems(picture: &Picture) -> Vec<Problem> {

@@ -1,0 +1,143 @@
+//! What is going on: one look at store, broker and budgets, the same for terminal, pages and probes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::broker::{Broker, BrokerError};
+use crate::clock::Timestamp;
+use crate::governor::view::{self, Held};
+use crate::governor::{Governor, sync};
+use crate::job::{LaneName, wire};
+use crate::policy::pacing::Budgets;
+use crate::store::{State, StateCount, Store, StoreResult, WorkerRow};
+
+/// What there is to look at.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// The configured lanes, in the order of the configuration.
+    pub lanes: Vec<LaneName>,
+    /// A worker that was silent for longer is taken for dead.
+    pub lease: Duration,
+    /// The configured budgets.
+    pub budgets: Budgets,
+}
+
+/// One lane.
+#[derive(Debug, Clone, Default)]
+pub struct Lane {
+    /// It is in the configuration.
+    pub configured: bool,
+    /// Fresh messages that no worker has claimed.
+    pub ready: u64,
+    /// Wake-ups of released jobs that no worker has claimed.
+    pub due: u64,
+    /// Deliveries that workers have in hand, where the broker tells.
+    pub unacked: Option<u64>,
+    /// Rows by state and reason.
+    pub counts: Vec<StateCount>,
+    /// Dead letters.
+    pub dead: u64,
+    /// Living workers.
+    pub workers: u64,
+}
+
+impl Lane {
+    /// Rows in this state.
+    pub fn jobs(&self, state: State) -> u64 {
+        self.counts.iter().filter(|count| count.state == state).map(|count| count.jobs).sum()
+    }
+
+    /// Jobs that need a worker. What is unacked has a row, or will be ready again.
+    pub fn work(&self) -> u64 {
+        self.ready + self.counts.iter().map(|count| count.jobs).sum::<u64>()
+    }
+
+    /// Publish time of the oldest job, where known.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.counts.iter().filter_map(|count| count.oldest_published_at).min()
+    }
+}
+
+/// What one look shows. What cannot be reached is part of the picture.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// When, by the store's clock.
+    pub now: Timestamp,
+    /// Why the broker does not answer.
+    pub broker: Result<(), String>,
+    /// Why the store does not answer.
+    pub store: Result<(), String>,
+    /// Lanes in the order of the configuration, then what is not configured (any more).
+    pub lanes: Vec<(LaneName, Lane)>,
+    /// Workers, and whether they live.
+    pub workers: Vec<(WorkerRow, bool)>,
+    /// Who waits for a turn in a budget, most jobs first, and why.
+    pub held: Vec<Held>,
+}
+
+/// Looks once. `store` and `broker` are what could be opened, or why not.
+pub async fn look(
+    scope: &Scope,
+    store: Result<&dyn Store, String>,
+    broker: Result<&dyn Broker, String>,
+    now: Timestamp,
+) -> Picture {
+    let mut lanes: BTreeMap<LaneName, Lane> = BTreeMap::new();
+    for lane in &scope.lanes {
+        lanes.entry(lane.clone()).or_default().configured = true;
+    }
+    let (lanes_now, workers, held) = (Vec::new(), Vec::new(), Vec::new());
+    let mut picture = Picture { now, broker: Ok(()), store: Ok(()), lanes: lanes_now, workers, held };
+    picture.store = match store {
+        Ok(store) => read_store(scope, store, &mut picture, &mut lanes).await.map_err(|error| error.to_string()),
+        Err(why) => Err(why),
+    };
+    picture.broker = match broker {
+        Ok(broker) => read_depths(broker, &mut lanes).await.map_err(|error| error.to_string()),
+        Err(why) => Err(why),
+    };
+    let configured: Vec<_> =
+        scope.lanes.iter().filter_map(|lane| lanes.remove(lane).map(|found| (lane.clone(), found))).collect();
+    picture.lanes = configured.into_iter().chain(lanes).collect();
+    picture
+}
+
+async fn read_store(
+    scope: &Scope,
+    store: &dyn Store,
+    picture: &mut Picture,
+    lanes: &mut BTreeMap<LaneName, Lane>,
+) -> StoreResult<()> {
+    picture.now = store.time().await?;
+    for count in store.state_counts().await? {
+        lanes.entry(count.lane.clone()).or_default().counts.push(count);
+    }
+    let governor = Governor::observer(scope.budgets.clone());
+    sync::round(&governor, store, picture.now, Timestamp::EPOCH).await?;
+    picture.held = view::held(&governor, store, picture.now).await?;
+    for (lane, letters) in store.letter_counts().await? {
+        lanes.entry(lane).or_default().dead = letters;
+    }
+    for worker in store.workers().await? {
+        let alive = picture.now.since(worker.heartbeat_at) <= scope.lease;
+        for name in worker.lanes.split(',').map(str::trim).filter(|_| alive) {
+            if let Some(lane) = LaneName::new(name).ok().and_then(|name| lanes.get_mut(&name)) {
+                lane.workers += 1;
+            }
+        }
+        picture.workers.push((worker, alive));
+    }
+    Ok(())
+}
+
+async fn read_depths(broker: &dyn Broker, lanes: &mut BTreeMap<LaneName, Lane>) -> Result<(), BrokerError> {
+    for (name, lane) in lanes {
+        // a queue that nobody has declared yet is empty
+        let fresh = broker.depth(&wire::queue(name)).await?.unwrap_or_default();
+        let due = broker.depth(&wire::due_queue(name)).await?.unwrap_or_default();
+        lane.ready = fresh.ready;
+        lane.due = due.ready;
+        lane.unacked = fresh.unacked.zip(due.unacked).map(|(fresh, due)| fresh + due);
+    }
+    Ok(())
+}
