@@ -11,10 +11,14 @@ use lanes::store::postgres::PgStore;
 use super::child::Child;
 use super::sink::{Mode, Sink};
 use super::stage::{SHORT_RETRIES, Setup, Stage};
-use super::{Bench, TINY_JOBS, preload};
+use super::{Bench, preload, to_f64};
 
 /// Pairs of runs; the median of their ratios counts.
-const PAIRS: usize = 7;
+const PAIRS: usize = 11;
+/// Jobs of one run.
+const JOBS: usize = 25_000;
+/// Jobs a second with budgets of others, of those without; the inverse of the CPU time that a job costs the worker. The
+/// first is what a user notices, but it is also the disk's and the servers' doing; the second is the worker's alone.
 const RATIO_MIN: f64 = 0.95;
 /// Another endpoint, its limits, and those of one tenant there.
 const OTHER_BUDGETS: &str = "\
@@ -24,23 +28,32 @@ const OTHER_BUDGETS: &str = "\
 
 impl Bench {
     pub(super) async fn overhead(&self) {
-        let mut ratios = Vec::new();
+        let (mut rates, mut costs) = (Vec::new(), Vec::new());
         for pair in 1..=PAIRS {
-            let (mut with, mut without) = (0.0, 0.0);
+            let mut runs = [(0.0, 0.0); 2];
             // whoever is first in one pair is second in the next
             for governed in [pair % 2 == 0, pair % 2 != 0] {
-                let rate = self.overhead_round(pair, governed).await;
-                *(if governed { &mut with } else { &mut without }) = rate;
+                runs[usize::from(governed)] = self.overhead_round(pair, governed).await;
             }
-            println!("overhead {pair}: {with:.0} jobs/s with budgets of others, {without:.0} without any");
-            ratios.push(with / without);
+            let [(rate, cpu), (rate_with, cpu_with)] = runs;
+            println!(
+                "overhead {pair}: {rate_with:.0} jobs/s and {cpu_with:.1} us of CPU a job with budgets of others, \
+                 {rate:.0} and {cpu:.1} without any"
+            );
+            rates.push(rate_with / rate);
+            costs.push(cpu / cpu_with);
         }
-        ratios.sort_by(f64::total_cmp);
-        let median = ratios[ratios.len() / 2];
-        self.verdict.target("overhead", &format!("median ratio {median:.3}"), ">= 0.95", median >= RATIO_MIN);
+        for (what, mut ratios) in [("jobs a second", rates), ("CPU time a job", costs)] {
+            ratios.sort_by(f64::total_cmp);
+            let median = ratios[ratios.len() / 2];
+            let mean = ratios.iter().sum::<f64>() / to_f64(ratios.len());
+            let figure = format!("median ratio {median:.3}, mean {mean:.3}");
+            self.verdict.target(&format!("overhead, {what}"), &figure, ">= 0.95", median >= RATIO_MIN);
+        }
     }
 
-    async fn overhead_round(&self, pair: usize, governed: bool) -> f64 {
+    /// Jobs a second, and CPU microseconds a job.
+    async fn overhead_round(&self, pair: usize, governed: bool) -> (f64, f64) {
         let sink = Sink::start(Mode::Fast).await;
         let more = if governed { OTHER_BUDGETS } else { "" };
         let name = format!("overhead-{pair}-{governed}");
@@ -49,9 +62,9 @@ impl Bench {
         if governed {
             self.know_an_account(&stage).await;
         }
-        preload(&stage.publisher, "bulk", TINY_JOBS).await;
+        preload(&stage.publisher, "bulk", JOBS).await;
         let worker = Child::lanes(&stage.config);
-        self.measure(&sink, &worker, TINY_JOBS).await.0
+        self.measure(&sink, &worker, JOBS).await
     }
 
     /// An operator has set something for another endpoint.

@@ -163,13 +163,17 @@ fn conclude(ctx: &LaneContext, owned: Owned, limits: CallLimits, held_back: Dura
         return give_back(owned, outcome.ended_at, true);
     };
     let attempt = owned.granted.attempt;
-    let judged = judge(&endpoint.rules, &ctx.settings.retry, limits.max_attempts, attempt, owned.job.instance, outcome);
+    // a probe asks how the account is. That it is still blocked is not held against the job that happened to ask: it must
+    // not die of it, and after its delay another one asks
+    let spared = owned.is_probe && attempt >= limits.max_attempts;
+    let attempts_max = limits.max_attempts.saturating_add(u32::from(spared));
+    let judged = judge(&endpoint.rules, &ctx.settings.retry, attempts_max, attempt, owned.job.instance, outcome);
     let job_duration = outcome.ended_at.since(owned.job.published_at);
     let (next, told) = match &judged.verdict {
         Verdict::Done => (Next::Done, AttemptNext::Done { job_duration }),
         Verdict::Retry { at, delay, reason, capped } => (
             // only calls that were sent count
-            Next::Waiting { reason: *reason, resume_at: *at, counted: judged.class != Class::NotSent },
+            Next::Waiting { reason: *reason, resume_at: *at, counted: judged.class != Class::NotSent && !spared },
             AttemptNext::Retry { delay: *delay, at: *at, reason: *reason, capped: *capped },
         ),
         Verdict::Dead { reason, detail } => (

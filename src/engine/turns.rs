@@ -83,7 +83,9 @@ async fn wait(ctx: &LaneContext) {
 async fn release(ctx: &LaneContext, gates: &[Gate], now: Timestamp, shares: &mut Shares<GateKey>) -> Vec<Wake> {
     let lane = &ctx.settings.name;
     let ways: Vec<Needs> = gates.iter().map(|gate| needs(ctx, gate, now)).collect();
-    let left = left(ctx, &ways, now).await;
+    let mut left = left(ctx, &ways, now).await;
+    let taken_first = taken_first(ctx, now).await;
+    left.iter_mut().filter(|(key, _)| taken_first.contains(**key)).for_each(|(_, left)| *left = 0);
     let waiting: Vec<Waiting<'_, GateKey>> = gates
         .iter()
         .zip(&ways)
@@ -172,6 +174,20 @@ async fn left<'a>(ctx: &LaneContext, needs: &'a [Needs], now: Timestamp) -> BTre
         }
     }
     left
+}
+
+/// Windows for whose tokens jobs of a lane wait that goes first: this lane gets what is left once nobody waits there.
+async fn taken_first(ctx: &LaneContext, now: Timestamp) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    for lane in ctx.governor.budgets().before(&ctx.settings.name) {
+        let gates = until_answered(ctx, "gates", || ctx.store.gates(lane, None, GATES_MAX)).await;
+        for Gate { endpoint, tenant, .. } in gates {
+            if let Way::Paced(windows) = ctx.governor.way(lane, &endpoint, &tenant, now) {
+                keys.extend(windows.into_iter().map(|window| window.key));
+            }
+        }
+    }
+    keys
 }
 
 fn distinct<'a>(keys: impl Iterator<Item = &'a String>) -> Vec<String> {

@@ -267,6 +267,13 @@ impl Budgets {
         pace.window(key(self.owner(endpoint), Some(tenant), FIRST), 1.0)
     }
 
+    /// The lanes that go first where this one takes from the same budgets: those with a reserve, before those without.
+    pub fn before<'a>(&'a self, lane: &LaneName) -> impl Iterator<Item = &'a LaneName> + use<'a> {
+        let has_one = self.reserves.iter().any(|(of, share)| of == lane && *share > 0.0);
+        let reserving = self.reserves.iter().filter(move |(_, share)| !has_one && *share > 0.0);
+        reserving.map(|(of, _)| of)
+    }
+
     fn with_reserves(
         &self,
         windows: &mut Vec<Window>,

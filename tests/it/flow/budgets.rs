@@ -23,6 +23,7 @@ on_every_backend!(
     a_throttled_tenant_holds_up_nobody_else,
     who_may_not_be_called_takes_no_token,
     realtime_has_its_reserve,
+    realtime_goes_first_beyond_its_reserve,
     a_retry_after_stops_everybody_of_that_budget,
     a_limit_that_was_taken_away_holds_nobody,
     a_stop_gives_back_who_waits_for_tokens,
@@ -164,6 +165,21 @@ async fn realtime_has_its_reserve(backend: Backend) {
     worker.stop().await;
     let bulk: Vec<Seen> = rig.api.calls().into_iter().filter(|seen| seen.lane == "bulk").collect();
     assert_paced(&bulk, Duration::from_secs(2), 1);
+}
+
+async fn realtime_goes_first_beyond_its_reserve(backend: Backend) {
+    let rig = Rig::new(backend, |_, _| Reply::status(200)).await;
+    publish(&rig, "bulk", "acme", 60).await;
+    let worker = rig.start_with(limited(60, Duration::from_mins(1), 1, Scope::Tenant, 0.1));
+    until(&rig, "saturated import", |calls| calls.len() == 6).await;
+    publish(&rig, "realtime", "acme", 8).await;
+    let realtime = |calls: &[Seen]| calls.iter().filter(|seen| seen.lane == "realtime").count();
+    let calls = until(&rig, "real-time calls", |calls| realtime(calls) == 8).await;
+    let bulk = calls.len() - 6 - 8;
+    // one each ten seconds is theirs; what goes beyond it they take before bulk does
+    assert!(bulk <= 3, "{bulk} calls of bulk went before real-time jobs");
+    until(&rig, "what is left", |calls| calls.len() >= 6 + bulk + 8 + 3).await;
+    worker.stop().await;
 }
 
 async fn a_retry_after_stops_everybody_of_that_budget(backend: Backend) {

@@ -24,6 +24,7 @@ use super::rig::{Backend, Reply, Rig, Seen, crm, new_job, settings};
 on_every_backend!(
     limits_that_answers_tell_are_kept_by_all_workers,
     an_outage_costs_no_job_its_attempts,
+    a_probe_that_fails_ends_no_job,
     after_a_block_one_call_goes_first,
     slots_of_an_endpoint_hold_over_all_workers,
     slots_of_a_tenant_hold_nobody_else,
@@ -140,6 +141,36 @@ async fn an_outage_costs_no_job_its_attempts(backend: Backend) {
     assert!(first_second < 300, "{first_second} calls in the first second after the outage: a herd");
     assert!(after.last().expect("called").at.since(up_at) < Duration::from_mins(20));
     assert_eq!(rig.letters().await, []);
+    worker.stop().await;
+}
+
+async fn a_probe_that_fails_ends_no_job(backend: Backend) {
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = Arc::clone(&down);
+    let script = move |_: &Seen, _| Reply::status(if is_down.load(Ordering::Relaxed) { 503 } else { 200 });
+    let rig = Rig::new(backend, script).await;
+    let rules = CircuitRules { failures: 3, open: Duration::from_secs(10), open_max: Duration::from_secs(10) };
+    let mut settings = governed(EndpointBudget { circuit: rules, ..EndpointBudget::default() });
+    for lane in &mut settings.lanes {
+        lane.retry.max_attempts = 1;
+    }
+    let worker = rig.start_with(settings);
+    let jobs = publish(&rig, "bulk", "acme", 20).await;
+    rig.until_in_steps(STEP, "an open circuit", async || {
+        rig.rows().await.iter().any(|row| row.reason == WaitReason::Circuit.as_str())
+    })
+    .await;
+    rig.until("the end of all that were called", async || rig.letters().await.len() == rig.api.count()).await;
+    let died = rig.letters().await.len();
+    assert!(died <= 5, "{died} died before the circuit opened: three, and those beside them");
+    let before = rig.api.count();
+    rig.until_in_steps(Duration::from_millis(500), "ten probes", async || rig.api.count() >= before + 10).await;
+    assert_eq!(rig.letters().await.len(), died, "each of them had one attempt, and none died as a probe");
+    down.store(false, Ordering::Relaxed);
+    rig.until_in_time("the end of the others", async || {
+        rig.rows().await.iter().filter(|row| row.state == State::Done).count() == jobs.len() - died
+    })
+    .await;
     worker.stop().await;
 }
 
