@@ -40,11 +40,28 @@ impl Hand {
         self.len += 1;
     }
 
-    /// Takes at most `room` copies, and bytes that one batch carries, tenants in rounds by weight.
-    pub fn take(&mut self, room: usize, weight: impl Fn(&Tenant) -> u32) -> Vec<InHand> {
+    /// Takes at most `room` copies, and bytes that one batch carries, tenants in rounds by weight; of each gate at most as
+    /// many as `most` says, where it says anything.
+    pub fn take(
+        &mut self,
+        room: usize,
+        weight: impl Fn(&Tenant) -> u32,
+        most: Option<&dyn Fn(&GateKey) -> usize>,
+    ) -> Vec<InHand> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        while taken.len() < room {
+        let mut left: HashMap<GateKey, usize> = HashMap::new();
+        let mut passed_over = 0;
+        while taken.len() < room && passed_over < self.round.len() {
             let Some(key) = self.round.front() else { break };
+            if let Some(most) = most {
+                let left = left.entry(key.clone()).or_insert_with(|| most(key));
+                if *left == 0 {
+                    self.round.rotate_left(1);
+                    (self.taken, passed_over) = (0, passed_over + 1);
+                    continue;
+                }
+                (*left, passed_over) = (*left - 1, 0);
+            }
             let Some(copies) = self.gates.get_mut(key) else { break };
             let Some(copy) = copies.front() else { break };
             bytes += copy.body_bytes();

@@ -135,6 +135,17 @@ impl Paced {
         self.gates.get(key).is_some_and(|gate| gate.opens_at > now.plus(HELD_MAX))
     }
 
+    /// Whether jobs of this gate wait for an answer.
+    pub fn has_waiting(&self, key: &GateKey) -> bool {
+        self.gates.get(key).is_some_and(|gate| !gate.waiting.is_empty())
+    }
+
+    /// When the first of the gates that are shut is not so any more.
+    pub fn next_opening(&self, now: Timestamp) -> Option<Timestamp> {
+        let openings = self.gates.values().map(|gate| gate.opens_at.minus(HELD_MAX));
+        openings.filter(|at| *at > now).min()
+    }
+
     /// Whether any gate is shut, or may be.
     pub fn has_gates(&self) -> bool {
         !self.gates.is_empty()

@@ -14,9 +14,10 @@ use crate::job::{EndpointName, LaneName, Tenant};
 /// Pace of a ramp where nobody knows what is allowed: calls a second at its start, and how much more at its end.
 const BLIND_RAMP_FROM: f64 = 2.0;
 const BLIND_RAMP_GROWTH: f64 = 1_024.0;
-/// Calls a second, and at once, of an account before its first answer was heard: who knows what it allows.
+/// Calls a second of an account before its first answer was heard: who knows what it allows.
 const FIRST_PACE: f64 = 10.0;
-const FIRST_BURST: u32 = 5;
+/// And so many at once.
+pub const FIRST_BURST: u32 = 5;
 /// What its window counts.
 const FIRST: &str = "first";
 /// Separates the parts of a window's key.
@@ -329,6 +330,11 @@ impl<'a> Counted<'a> {
         let tenant = parts.next().filter(|tenant| !tenant.is_empty());
         Self { owner, tenant, what: parts.next().unwrap_or_default(), without: parts.next() }
     }
+}
+
+/// Whether these windows count the first calls only: the first answer, which is on its way, ends them.
+pub fn end_with_the_first_answer(windows: &[Window]) -> bool {
+    !windows.is_empty() && windows.iter().all(|window| Counted::of(&window.key).is_for_first_calls())
 }
 
 /// Calls a second that these windows allow all lanes together, without bursts; infinite where there is none.

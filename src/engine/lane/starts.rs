@@ -204,7 +204,9 @@ impl Lane {
     pub(super) fn next_moment(&self) -> Option<Timestamp> {
         // a token's time, while a slot is free for it
         let token = self.paced.next_moment().filter(|_| self.calling < self.calls_max);
-        [token, self.paced.next_giving_up(), self.paced.slots.next_ask()].into_iter().flatten().min()
+        // what is in hand may be waiting for it
+        let opening = (!self.fresh.is_empty()).then(|| self.paced.next_opening(self.ctx.clock.now())).flatten();
+        [token, opening, self.paced.next_giving_up(), self.paced.slots.next_ask()].into_iter().flatten().min()
     }
 
     fn admit(&self, owned: Owned, pass: Pass, now: Timestamp) -> Result<Admitted, (Box<Closing>, Pass)> {
@@ -249,9 +251,11 @@ impl Lane {
             if self.claims_in_flight > 0 && ready.min(room) < self.claiming.min(SECOND_STATEMENT_MIN) {
                 return;
             }
-            let governor = &self.ctx.governor;
             let batch = if self.due.is_empty() {
-                self.fresh.take(room, |tenant| governor.budgets().weight(tenant))
+                let (ctx, paced, now) = (&self.ctx, &self.paced, self.ctx.clock.now());
+                let most = |key: &GateKey| claims_max(ctx, paced, key, now);
+                let most: Option<&dyn Fn(&GateKey) -> usize> = if self.nothing_waits() { None } else { Some(&most) };
+                self.fresh.take(room, |tenant| ctx.governor.budgets().weight(tenant), most)
             } else {
                 take_one_kind(&mut self.due, room)
             };
@@ -267,11 +271,10 @@ impl Lane {
     /// Claims fresh copies whose jobs can't be called soon directly as waiting: they leave, whatever room there is for
     /// calls, and nobody stands behind them. False when there are none.
     fn claim_waiting(&mut self) -> bool {
-        let ctx = &self.ctx;
-        let nothing_waits = ctx.backlog.is_empty() && !ctx.governor.knows_any() && !self.paced.has_gates();
-        if self.fresh.is_empty() || nothing_waits {
+        if self.fresh.is_empty() || self.nothing_waits() {
             return false;
         }
+        let ctx = &self.ctx;
         let now = ctx.clock.now();
         let paced = &self.paced;
         let batch = self.fresh.take_waiting(BATCH_MAX, |key| why_waiting(ctx, paced, key, now));
@@ -280,6 +283,11 @@ impl Lane {
         }
         self.claim(batch.into_iter().map(|(in_hand, reason)| (in_hand, Some(reason))), 0);
         true
+    }
+
+    /// Whether no job of this lane can have to wait.
+    fn nothing_waits(&self) -> bool {
+        self.ctx.backlog.is_empty() && !self.ctx.governor.knows_any() && !self.paced.has_gates()
     }
 
     fn claim(&mut self, batch: impl Iterator<Item = (InHand, Option<WaitReason>)>, counted: usize) {
@@ -312,13 +320,28 @@ impl Lane {
     }
 }
 
+/// How many fresh jobs of this gate are claimed to be called. Before the first answer of its endpoint is heard few may be, and
+/// claiming more would send them through the store for the time that one answer takes: they stay in hand.
+fn claims_max(ctx: &LaneContext, paced: &Paced, key: &GateKey, now: Timestamp) -> usize {
+    match ctx.governor.way(&ctx.settings.name, &key.0, &key.1, now) {
+        Way::Paced(windows) if pacing::end_with_the_first_answer(&windows) => {
+            if paced.is_shut(key, now) || paced.has_waiting(key) { 0 } else { pacing::FIRST_BURST as usize }
+        }
+        _ => usize::MAX,
+    }
+}
+
 /// Why a fresh job of this gate can't be called soon; `None` when it may be.
 fn why_waiting(ctx: &LaneContext, paced: &Paced, key: &GateKey, now: Timestamp) -> Option<WaitReason> {
     let stands_behind = ctx.backlog.has(key) || paced.is_shut(key, now);
     match ctx.governor.way(&ctx.settings.name, &key.0, &key.1, now) {
         Way::Shut { reason, .. } => Some(reason),
         Way::Probe(reason) => stands_behind.then_some(reason),
+        // a backlog need not go through the store for the time that one answer takes
+        Way::Paced(windows) if pacing::end_with_the_first_answer(&windows) => None,
         Way::Paced(_) => stands_behind.then_some(WaitReason::Budget),
+        // nothing holds it back any more: those that still wait come back beside it
+        Way::Free if ctx.governor.slots(&ctx.settings.name, &key.0, &key.1).is_empty() => None,
         Way::Free => stands_behind.then_some(WaitReason::Concurrency),
     }
 }

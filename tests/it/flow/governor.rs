@@ -32,6 +32,7 @@ on_every_backend!(
     limits_set_by_an_operator_act_on_jobs_that_wait,
     a_call_that_was_never_sent_costs_no_attempt,
     jobs_that_cost_more_take_longer,
+    a_cold_start_sends_no_backlog_through_the_store,
 );
 
 /// How far the clock goes at a time: less than a token may be late.
@@ -339,5 +340,29 @@ async fn jobs_that_cost_more_take_longer(backend: Backend) {
     let calls = until(&rig, "call of every job", |calls| calls.len() == 8).await;
     let took = calls[7].at.since(began_at);
     assert!(took >= Duration::from_millis(3_500), "seven times half a second: {took:?}");
+    worker.stop().await;
+}
+
+/// Of an endpoint of which nothing is known the first calls are few. Their answers come soon: only what was in hand waits in
+/// the store for them, not the whole import.
+async fn a_cold_start_sends_no_backlog_through_the_store(backend: Backend) {
+    const JOBS: usize = 600;
+    let (open, gate) = watch::channel(false);
+    let rig = Rig::new(backend, move |_, _| Reply::status(200).gated(&gate)).await;
+    publish(&rig, "bulk", "acme", JOBS).await;
+    let mut settings = governed(EndpointBudget::default());
+    for lane in &mut settings.lanes {
+        lane.concurrency = 20; // more than the first calls
+    }
+    let worker = rig.start_with(settings);
+    rig.api.until_calls(5).await;
+    for _ in 0..4 {
+        rig.pass(STEP).await;
+    }
+    open.send(true).expect("the API listens");
+    rig.until_count(STEP, JOBS).await;
+    rig.until_in_time("the end of all", async || rig.telemetry.settled().done == JOBS as u64).await;
+    let parked = rig.telemetry.settled().wait;
+    assert!(parked < 150, "{parked} of {JOBS} jobs waited in the store");
     worker.stop().await;
 }
