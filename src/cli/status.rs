@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::error::{CliError, Exit};
 use super::signals::Signals;
-use super::text::{Table, ago, count, counted, shorten, until};
+use super::text::{Table, ago, count, shorten, until};
 use super::view;
 use crate::app;
 use crate::broker::Broker;
@@ -36,22 +36,13 @@ pub struct StatusArgs {
     watch: bool,
 }
 
-/// Something that needs a person.
-#[derive(Debug, PartialEq, Eq)]
-struct Problem {
-    kind: &'static str,
-    lane: Option<LaneName>,
-    message: String,
-}
-
 /// Runs it.
 pub async fn run(mut ctx: Context, args: StatusArgs) -> Result<Exit, CliError> {
     let mut doors = Doors::default();
     if !args.watch {
         let picture = look(&ctx, &mut doors).await?;
-        let problems = problems(&picture);
-        show(&mut ctx, &picture, &problems)?;
-        return Ok(if problems.is_empty() { Exit::Ok } else { Exit::Unhealthy });
+        show(&mut ctx, &picture)?;
+        return Ok(if picture.incidents.is_empty() { Exit::Ok } else { Exit::Unhealthy });
     }
     let listened = Signals::listen();
     let mut signals = listened.map_err(|error| CliError::failed(format!("cannot listen to signals: {error}")))?;
@@ -60,7 +51,7 @@ pub async fn run(mut ctx: Context, args: StatusArgs) -> Result<Exit, CliError> {
         if ctx.out.is_terminal() && !ctx.out.is_json() {
             ctx.out.clear()?;
         }
-        show(&mut ctx, &picture, &problems(&picture))?;
+        show(&mut ctx, &picture)?;
         tokio::select! {
             _ = signals.next() => return Ok(Exit::Ok),
             () = clock::sleep(&ctx.clock, WATCH_EVERY) => {}
@@ -98,33 +89,9 @@ async fn opened<T: ?Sized>(
     }
 }
 
-fn problems(picture: &Picture) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let outages = [("broker_unreachable", &picture.broker), ("store_unreachable", &picture.store)];
-    for (kind, state) in outages {
-        if let Err(why) = state {
-            problems.push(Problem { kind, lane: None, message: why.clone() });
-        }
-    }
-    if picture.store.is_err() {
-        return problems; // nobody knows who is alive
-    }
-    for (name, lane) in picture.lanes.iter().filter(|(_, lane)| lane.workers == 0 && lane.work() > 0) {
-        let jobs = counted(lane.work(), "job");
-        let advice = if lane.configured {
-            format!("start one: lanes worker --lane {name}")
-        } else {
-            "the lane is not configured here".to_owned()
-        };
-        let message = format!("lane {name} has {jobs} and no live worker; {advice}");
-        problems.push(Problem { kind: "no_worker", lane: Some(name.clone()), message });
-    }
-    problems
-}
-
-fn show(ctx: &mut Context, picture: &Picture, problems: &[Problem]) -> Result<(), CliError> {
+fn show(ctx: &mut Context, picture: &Picture) -> Result<(), CliError> {
     if ctx.out.is_json() {
-        ctx.out.document(&document(picture, problems))?;
+        ctx.out.document(&document(picture))?;
         ctx.out.flush()?;
         return Ok(());
     }
@@ -138,11 +105,14 @@ fn show(ctx: &mut Context, picture: &Picture, problems: &[Problem]) -> Result<()
         }
     }
     ctx.out.line("")?;
-    if problems.is_empty() {
+    if picture.incidents.is_empty() {
         ctx.out.line("healthy")?;
     }
-    for problem in problems {
-        ctx.out.line(format_args!("! {}", super::text::clean_line(&problem.message)))?;
+    for incident in &picture.incidents {
+        ctx.out.line(format_args!("! {}", super::text::clean_line(&incident.message)))?;
+        if !incident.message.contains(&incident.step) {
+            ctx.out.line(format_args!("  next: {}", super::text::clean_line(&incident.step)))?;
+        }
     }
     ctx.out.flush()?;
     Ok(())
@@ -218,7 +188,7 @@ fn workers_table(picture: &Picture) -> Table {
     table
 }
 
-fn document(picture: &Picture, problems: &[Problem]) -> Value {
+fn document(picture: &Picture) -> Value {
     let reachable = |state: &Result<(), String>| json!({ "reachable": state.is_ok(), "error": state.as_ref().err() });
     let held = |held: &Held| {
         json!({
@@ -249,43 +219,12 @@ fn document(picture: &Picture, problems: &[Problem]) -> Value {
             "heartbeat_age_seconds": picture.now.since(worker.heartbeat_at).as_secs_f64(), "alive": alive,
         })
     };
-    let problem = |problem: &Problem| json!({ "kind": problem.kind, "lane": problem.lane, "message": problem.message });
     json!({
-        "schema": 1, "healthy": problems.is_empty(), "time": view::time(Some(picture.now)),
+        "schema": 1, "healthy": picture.incidents.is_empty(), "time": view::time(Some(picture.now)),
         "broker": reachable(&picture.broker), "store": reachable(&picture.store),
         "lanes": picture.lanes.iter().map(lane).collect::<Vec<_>>(),
         "held": picture.held.iter().map(held).collect::<Vec<_>>(),
         "workers": picture.workers.iter().map(worker).collect::<Vec<_>>(),
-        "problems": problems.iter().map(problem).collect::<Vec<_>>(),
+        "problems": picture.incidents,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn picture(lane: Lane) -> Picture {
-        let lanes = vec![(LaneName::new("bulk").expect("valid"), lane)];
-        Picture { now: Timestamp::EPOCH, broker: Ok(()), store: Ok(()), lanes, workers: Vec::new(), held: Vec::new() }
-    }
-
-    fn kinds(picture: &Picture) -> Vec<&'static str> {
-        problems(picture).iter().map(|problem| problem.kind).collect()
-    }
-
-    #[test]
-    fn a_lane_with_work_needs_a_live_worker() {
-        assert!(kinds(&picture(Lane { configured: true, ready: 0, ..Lane::default() })).is_empty());
-        assert_eq!(kinds(&picture(Lane { configured: true, ready: 1, ..Lane::default() })), ["no_worker"]);
-        assert!(kinds(&picture(Lane { configured: true, ready: 1, workers: 1, ..Lane::default() })).is_empty());
-        assert!(kinds(&picture(Lane { configured: true, dead: 9, ..Lane::default() })).is_empty());
-    }
-
-    #[test]
-    fn what_cannot_be_reached_is_a_problem_and_hides_what_is_not_known() {
-        let mut picture = picture(Lane { ready: 1, ..Lane::default() });
-        picture.broker = Err("broker amqp://h: refused".to_owned());
-        picture.store = Err("store h: refused".to_owned());
-        assert_eq!(kinds(&picture), ["broker_unreachable", "store_unreachable"]);
-    }
 }

@@ -21,6 +21,7 @@ mod turns;
 mod upkeep;
 mod lessons;
 mod graveyard;
+mod history;
 mod monitor;
 pub mod worker;
 

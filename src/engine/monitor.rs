@@ -57,6 +57,7 @@ async fn read_lanes(upkeep: &Upkeep, broker: &dyn Broker) -> StoreResult<()> {
             }
         };
         let running = ctx.progress.owned.load(Ordering::Relaxed) as u64;
+        upkeep.telemetry.looked(&lane.name, fresh > 0);
         upkeep.telemetry.queue(&lane.name, reading(&lane.name, fresh, running, &counts));
     }
     Ok(())

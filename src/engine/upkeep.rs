@@ -226,6 +226,9 @@ async fn forget(upkeep: &Upkeep) -> StoreResult<()> {
     if let Err(error) = upkeep.store.purge_accounts(upkeep.clock.now()).await {
         failed.get_or_insert(error);
     }
+    if let Err(error) = upkeep.store.purge_history(upkeep.clock.now(), PURGE_MAX).await {
+        failed.get_or_insert(error);
+    }
     let letters_before = upkeep.clock.now().minus(upkeep.settings.letters_kept);
     while upkeep.store.purge_letters(letters_before, PURGE_MAX).await? == PURGE_MAX as u64 {}
     failed.map_or(Ok(()), Err)

@@ -2,6 +2,7 @@
 
 pub mod budget;
 pub mod event;
+pub mod history;
 pub mod outcome;
 pub mod verdict;
 pub mod wire;

@@ -1,5 +1,7 @@
 //! What is going on: one look at store, broker and budgets, the same for terminal, pages and probes.
 
+mod reading;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,7 +10,10 @@ use crate::clock::Timestamp;
 use crate::governor::view::{self, Held};
 use crate::governor::{Governor, sync};
 use crate::job::{LaneName, wire};
+use crate::policy::health::Incident;
 use crate::policy::pacing::Budgets;
+pub use reading::{Past, incidents, past};
+
 use crate::store::{State, StateCount, Store, StoreResult, WorkerRow};
 
 /// What there is to look at.
@@ -73,6 +78,8 @@ pub struct Picture {
     pub workers: Vec<(WorkerRow, bool)>,
     /// Who waits for a turn in a budget, most jobs first, and why.
     pub held: Vec<Held>,
+    /// What needs a person, the worst first.
+    pub incidents: Vec<Incident>,
 }
 
 /// Looks once. `store` and `broker` are what could be opened, or why not.
@@ -86,10 +93,21 @@ pub async fn look(
     for lane in &scope.lanes {
         lanes.entry(lane.clone()).or_default().configured = true;
     }
-    let (lanes_now, workers, held) = (Vec::new(), Vec::new(), Vec::new());
-    let mut picture = Picture { now, broker: Ok(()), store: Ok(()), lanes: lanes_now, workers, held };
+    let mut picture = Picture {
+        now,
+        broker: Ok(()),
+        store: Ok(()),
+        lanes: Vec::new(),
+        workers: Vec::new(),
+        held: Vec::new(),
+        incidents: Vec::new(),
+    };
+    let mut before = Past::default();
     picture.store = match store {
-        Ok(store) => read_store(scope, store, &mut picture, &mut lanes).await.map_err(|error| error.to_string()),
+        Ok(store) => {
+            let read = read_store(scope, store, &mut picture, &mut lanes, &mut before).await;
+            read.map_err(|error| error.to_string())
+        }
         Err(why) => Err(why),
     };
     picture.broker = match broker {
@@ -99,6 +117,7 @@ pub async fn look(
     let configured: Vec<_> =
         scope.lanes.iter().filter_map(|lane| lanes.remove(lane).map(|found| (lane.clone(), found))).collect();
     picture.lanes = configured.into_iter().chain(lanes).collect();
+    picture.incidents = incidents(&picture, &before, scope.lease);
     picture
 }
 
@@ -107,6 +126,7 @@ async fn read_store(
     store: &dyn Store,
     picture: &mut Picture,
     lanes: &mut BTreeMap<LaneName, Lane>,
+    before: &mut Past,
 ) -> StoreResult<()> {
     picture.now = store.time().await?;
     for count in store.state_counts().await? {
@@ -127,6 +147,7 @@ async fn read_store(
         }
         picture.workers.push((worker, alive));
     }
+    *before = past(store, picture.now).await?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod circuit;
 pub mod classify;
 pub mod headers;
+pub mod health;
 pub mod learn;
 pub mod limit;
 pub mod pacing;

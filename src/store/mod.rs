@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::job::LaneName;
 use crate::job::budget::{Account, Take, Taken};
+use crate::job::history::{Count, Measure, Series, Step};
 
 pub use rows::*;
 pub use slots::GRANT_GOOD_FOR;
@@ -35,6 +36,9 @@ pub const BATCH_MAX: usize = 500;
 /// Most bytes of payload (meta and body) that one batch of claims or letters carries; a batch of one entry may be larger.
 /// Callers keep to it, so that a batch crosses the network and is written well within the bound on every call.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Most series of one write of counts.
+pub const HISTORY_MAX: usize = 5_000;
 
 /// Most rows that one list answers.
 pub const LIST_MAX: usize = 1_000;
@@ -261,7 +265,33 @@ pub trait ReadingStore: Send + Sync + fmt::Debug {
     async fn attempts(&self, instance: Uuid) -> StoreResult<Vec<AttemptRecord>>;
 }
 
-/// A whole store.
-pub trait Store: JobStore + AccountStore + BudgetStore + SlotStore + WorkerStore + LetterStore + ReadingStore {}
+/// Counts by time, of all workers together: what incidents and charts go by where there is no Prometheus.
+#[async_trait]
+pub trait HistoryStore: Send + Sync + fmt::Debug {
+    /// Adds counts to the steps of both lengths that hold `at`, each series once, at most [`HISTORY_MAX`]. A repeat after a
+    /// lost answer counts twice: these are statistics, nothing is decided by them about a job.
+    async fn add_history(&self, at: Timestamp, counts: &[(Series, Count)]) -> StoreResult<()>;
 
-impl<T: JobStore + AccountStore + BudgetStore + SlotStore + WorkerStore + LetterStore + ReadingStore> Store for T {}
+    /// Sums of these measures by series, from the step that holds `since` to before `until`.
+    async fn history(
+        &self,
+        step: Step,
+        since: Timestamp,
+        until: Timestamp,
+        measures: &[Measure],
+    ) -> StoreResult<Vec<(Series, Count)>>;
+
+    /// Forgets what is older than its step is kept ([`Step::kept`]), at most `limit` of each; answers how many.
+    async fn purge_history(&self, now: Timestamp, limit: usize) -> StoreResult<u64>;
+}
+
+/// A whole store.
+pub trait Store:
+    JobStore + AccountStore + BudgetStore + SlotStore + WorkerStore + LetterStore + ReadingStore + HistoryStore
+{
+}
+
+impl<T> Store for T where
+    T: JobStore + AccountStore + BudgetStore + SlotStore + WorkerStore + LetterStore + ReadingStore + HistoryStore
+{
+}

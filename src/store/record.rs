@@ -1,5 +1,6 @@
 //! How rows of either database become the seam's types.
 
+mod counts;
 mod slots;
 
 use sqlx::FromRow;
@@ -15,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::job::budget::Account;
 use crate::job::{DedupKey, EndpointName, JobId, LaneName, Tenant};
 
+pub use counts::*;
 pub use slots::*;
 
 fn state(code: i16) -> Answer<State> {

@@ -5,6 +5,7 @@ mod by_tenant;
 mod lines;
 pub mod logs;
 pub mod metrics;
+mod rollup;
 mod series;
 
 use std::fmt;
@@ -16,10 +17,12 @@ use ::metrics::Recorder;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use self::metrics::Kind;
+use self::rollup::Rollup;
 pub use self::series::{ENDPOINT_LABELS_MAX, LANE_LABELS_MAX, OTHER, PUBLISH_SOURCES, TENANT_LABELS_MAX};
 use self::series::{Finished, LaneSeries, Maker, RouteSeries, Series};
 use crate::clock::Timestamp;
 use crate::job::event::{AttemptEvent, AttemptNext, Event, RateSeen, Weakness};
+use crate::job::history;
 use crate::job::verdict::{Class, DeadReason};
 use crate::job::{EndpointName, Job, LaneName, Tenant};
 
@@ -34,6 +37,7 @@ pub struct Telemetry(Arc<Inner>);
 
 struct Inner {
     series: Series,
+    rollup: Rollup,
     tally: Tally,
 }
 
@@ -102,7 +106,11 @@ impl fmt::Debug for Telemetry {
 impl Telemetry {
     /// Telemetry whose metrics go to `recorder`; log lines go to `tracing`.
     pub fn new(recorder: impl Recorder + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner { series: Series::new(Maker::new(recorder)), tally: Tally::default() }))
+        Self(Arc::new(Inner {
+            series: Series::new(Maker::new(recorder)),
+            rollup: Rollup::default(),
+            tally: Tally::default(),
+        }))
     }
 
     /// Telemetry that can be scraped: the handle renders `/metrics`; call its `run_upkeep` each [`UPKEEP_INTERVAL`].
@@ -137,6 +145,7 @@ impl Telemetry {
     pub fn record(&self, event: &Event) {
         let series = &self.0.series;
         lines::write(event);
+        self.0.rollup.record(event);
         match event {
             Event::Published { lane, source } => series.published(&series.lane(lane), source, 1),
             Event::Duplicate { lane, .. } => {
@@ -290,6 +299,21 @@ impl Telemetry {
             gauge.set(as_f64(jobs));
         }
         series.oldest.set(oldest_published_at.map_or(0.0, Timestamp::as_secs_f64));
+    }
+
+    /// Notes a look at `lane`: whether it had fresh messages that no worker has claimed.
+    pub fn looked(&self, lane: &LaneName, backlogged: bool) {
+        self.0.rollup.looked(lane, backlogged);
+    }
+
+    /// What was counted for the history since this was last asked.
+    pub fn take_history(&self) -> Vec<(history::Series, history::Count)> {
+        self.0.rollup.take()
+    }
+
+    /// Counts again what was taken and could not be written.
+    pub fn give_back_history(&self, taken: Vec<(history::Series, history::Count)>) {
+        self.0.rollup.give_back(taken);
     }
 
     /// Dead letters of `lane`.

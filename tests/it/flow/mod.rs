@@ -4,6 +4,7 @@ pub mod rig;
 mod weather;
 mod batches;
 mod budgets;
+mod counted;
 mod dedup;
 mod faults;
 mod forgetting;

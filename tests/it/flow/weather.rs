@@ -8,11 +8,12 @@ use futures_util::future::BoxFuture;
 use lanes::clock::Timestamp;
 use lanes::job::LaneName;
 use lanes::job::budget::{Account, Take, Taken};
+use lanes::job::history::{Count, Measure, Series, Step};
 use lanes::store::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed,
-    FreshClaim, Gate, HeldCount, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterStore, Purged,
-    RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount, Store,
-    StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    FreshClaim, Gate, HeldCount, HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterStore,
+    Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount,
+    Store, StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -167,6 +168,30 @@ impl JobStore for Weather {
     async fn purge(&self, lane: &LaneName, retention: Retention) -> StoreResult<Purged> {
         self.meet(Asked::Other).await?;
         self.store.purge(lane, retention).await
+    }
+}
+
+#[async_trait]
+impl HistoryStore for Weather {
+    async fn add_history(&self, at: Timestamp, counts: &[(Series, Count)]) -> StoreResult<()> {
+        self.meet(Asked::Other).await?;
+        self.store.add_history(at, counts).await
+    }
+
+    async fn history(
+        &self,
+        step: Step,
+        since: Timestamp,
+        until: Timestamp,
+        measures: &[Measure],
+    ) -> StoreResult<Vec<(Series, Count)>> {
+        self.meet(Asked::Other).await?;
+        self.store.history(step, since, until, measures).await
+    }
+
+    async fn purge_history(&self, now: Timestamp, limit: usize) -> StoreResult<u64> {
+        self.meet(Asked::Other).await?;
+        self.store.purge_history(now, limit).await
     }
 }
 

@@ -3,6 +3,7 @@
 mod accounts;
 mod broker;
 mod budgets;
+mod rollups;
 mod slots;
 mod store;
 mod store_random;

@@ -64,7 +64,7 @@ impl Bench {
 
     /// Empties every table and registers the worker anew.
     pub async fn clear(&mut self) {
-        for table in ["jobs", "jobs_side", "letters", "attempts", "workers", "marks", "budgets", "slots"] {
+        for table in ["jobs", "jobs_side", "letters", "attempts", "workers", "marks", "budgets", "slots", "history"] {
             let sql = AssertSqlSafe(format!("DELETE FROM {table}"));
             match &self.backend {
                 Backend::Sqlite(..) if table == "jobs_side" => {}

@@ -1,0 +1,242 @@
+//! What incidents are concluded from: the picture of now beside what was counted before.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Picture;
+use crate::clock::Timestamp;
+use crate::job::history::{Count, Measure, Series, Step, WAIT_BOUNDS_MS};
+use crate::job::{EndpointName, LaneName, Tenant};
+use crate::policy::health::{self, EndpointReading, Incident, LaneReading, Mean, Reading, STUCK_AFTER, SilentWorker};
+use crate::store::{Store, StoreResult};
+
+/// The lane whose jobs somebody waits for, by its name.
+const REALTIME: &str = "realtime";
+
+const LATELY: Duration = Duration::from_mins(5);
+const HALF_AN_HOUR: Duration = Duration::from_mins(30);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+/// What is usual is counted without the last minutes: they are what is compared with it.
+const USUAL_WITHOUT: Duration = Duration::from_mins(10);
+
+/// Counts of some stretches of time, by what they are about.
+#[derive(Debug, Clone, Default)]
+pub struct Past {
+    /// Five minutes.
+    lately: Sums,
+    /// As long as a stuck lane moves nothing.
+    stuck: Sums,
+    /// Half an hour, and the same a day before.
+    half_hour: Sums,
+    half_hour_before: Sums,
+    /// An hour.
+    hour: Sums,
+    /// A day, and the day three days before.
+    day: Sums,
+    day_before: Sums,
+    /// A day without the last minutes.
+    usual: Sums,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Sums(BTreeMap<(Measure, String), Vec<(u8, String, Count)>>);
+
+impl Sums {
+    fn new(counted: Vec<(Series, Count)>) -> Self {
+        let mut sums: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (Series { measure, bucket, subject, part }, count) in counted {
+            sums.entry((measure, subject)).or_default().push((bucket, part, count));
+        }
+        Self(sums)
+    }
+
+    fn of(&self, measure: Measure, subject: &str) -> &[(u8, String, Count)] {
+        self.0.get(&(measure, subject.to_owned())).map_or(&[], Vec::as_slice)
+    }
+
+    fn total(&self, measure: Measure, subject: &str) -> Count {
+        let mut total = Count::default();
+        for (_, _, count) in self.of(measure, subject) {
+            total.add(*count);
+        }
+        total
+    }
+
+    fn count(&self, measure: Measure, subject: &str) -> u64 {
+        self.total(measure, subject).count
+    }
+
+    fn mean(&self, measure: Measure, subject: &str) -> Mean {
+        let Count { count, total } = self.total(measure, subject);
+        Mean { count, mean: Duration::from_micros(total.checked_div(count).unwrap_or(0)) }
+    }
+
+    /// The part with the greatest count, and the count.
+    fn most(&self, measure: Measure, subject: &str) -> Option<(&str, u64)> {
+        let parts = self.of(measure, subject).iter().filter(|(_, part, count)| !part.is_empty() && count.count > 0);
+        parts.max_by_key(|(_, _, count)| count.count).map(|(_, part, count)| (part.as_str(), count.count))
+    }
+
+    /// Upper bound of the bucket in which this share of the waits ends; `None` without any.
+    fn wait(&self, subject: &str, part: f64) -> Option<Duration> {
+        let mut buckets: Vec<(u8, u64)> =
+            self.of(Measure::Waited, subject).iter().map(|(bucket, _, count)| (*bucket, count.count)).collect();
+        buckets.sort_unstable();
+        let all: u64 = buckets.iter().map(|(_, count)| count).sum();
+        let mut seen = 0;
+        let (bucket, _) = buckets.into_iter().find(|(_, count)| {
+            seen += count;
+            health::share(seen, all) >= part
+        })?;
+        let longest = WAIT_BOUNDS_MS[WAIT_BOUNDS_MS.len() - 1];
+        Some(Duration::from_millis(WAIT_BOUNDS_MS.get(usize::from(bucket)).copied().unwrap_or(longest)))
+    }
+
+    fn subjects(&self, measure: Measure) -> impl Iterator<Item = &str> {
+        self.0.keys().filter(move |(of, _)| *of == measure).map(|(_, subject)| subject.as_str())
+    }
+}
+
+/// Reads what incidents are concluded from.
+///
+/// # Errors
+/// The store did not answer.
+pub async fn past(store: &dyn Store, now: Timestamp) -> StoreResult<Past> {
+    let read = async |step: Step, from: Duration, until: Timestamp, measures: &[Measure]| {
+        Ok(Sums::new(store.history(step, until.minus(from), until, measures).await?))
+    };
+    // the step that has begun counts too
+    let end = now.plus(Step::Coarse.length());
+    let backoff = [Measure::Retries, Measure::LateRetries];
+    let lately = [Measure::Waited, Measure::Calls, Measure::CallsByLane, Measure::RateLimited];
+    let stuck = [Measure::Looked, Measure::Backlogged, Measure::Succeeded, Measure::Exhausted, Measure::Ended];
+    let hour = [Measure::Succeeded, Measure::Exhausted, Measure::Ended, Measure::Died];
+    Ok(Past {
+        lately: read(Step::Fine, LATELY, now, &lately).await?,
+        stuck: read(Step::Coarse, STUCK_AFTER, end, &stuck).await?,
+        half_hour: read(Step::Coarse, HALF_AN_HOUR, end, &backoff).await?,
+        half_hour_before: read(Step::Coarse, HALF_AN_HOUR, end.minus(DAY), &backoff).await?,
+        hour: read(Step::Coarse, HOUR, end, &hour).await?,
+        day: read(Step::Coarse, DAY, end, &[Measure::Duration]).await?,
+        day_before: read(Step::Coarse, DAY, end.minus(3 * DAY), &[Measure::Duration]).await?,
+        usual: read(Step::Coarse, DAY, now.minus(USUAL_WITHOUT), &[Measure::RateLimited]).await?,
+    })
+}
+
+/// What needs a person, the worst first.
+pub fn incidents(picture: &Picture, past: &Past, lease: Duration) -> Vec<Incident> {
+    health::incidents(&reading(picture, past, lease))
+}
+
+fn reading(picture: &Picture, past: &Past, lease: Duration) -> Reading {
+    let silent = picture.workers.iter().filter(|(_, alive)| !alive).map(|(worker, _)| SilentWorker {
+        name: worker.name.clone(),
+        heard_at: worker.heartbeat_at,
+        over_at: worker.heartbeat_at.plus(lease),
+    });
+    let endpoints: std::collections::BTreeSet<&str> =
+        past.lately.subjects(Measure::Calls).chain(past.half_hour.subjects(Measure::Retries)).collect();
+    Reading {
+        now: picture.now,
+        broker: picture.broker.clone().err(),
+        store: picture.store.clone().err(),
+        lanes: picture.lanes.iter().map(|(name, lane)| of_lane(picture, past, name, lane)).collect(),
+        endpoints: endpoints.into_iter().filter_map(|name| of_endpoint(past, name)).collect(),
+        silent: silent.collect(),
+    }
+}
+
+fn of_lane(picture: &Picture, past: &Past, name: &LaneName, lane: &super::Lane) -> LaneReading {
+    let subject = name.as_str();
+    let ended = |sums: &Sums| {
+        [Measure::Succeeded, Measure::Exhausted, Measure::Ended]
+            .map(|measure| sums.count(measure, subject))
+            .iter()
+            .sum()
+    };
+    let held = picture.held.iter().filter(|held| held.of.lane == *name).max_by_key(|held| held.of.jobs);
+    let most = past.hour.most(Measure::Exhausted, subject);
+    LaneReading {
+        name: name.clone(),
+        configured: lane.configured,
+        realtime: subject == REALTIME,
+        workers: lane.workers,
+        work: lane.work(),
+        ready: lane.ready,
+        paused: false,
+        looks: (past.stuck.count(Measure::Looked, subject), past.stuck.count(Measure::Backlogged, subject)),
+        ended_lately: ended(&past.stuck),
+        held_by: held.and_then(|held| held.next.as_ref()).map(|next| next.why.clone()),
+        ended: ended(&past.hour),
+        exhausted: past.hour.count(Measure::Exhausted, subject),
+        exhausted_most: most.and_then(|(endpoint, count)| Some((EndpointName::new(endpoint).ok()?, count))),
+        wait_p95: past.lately.wait(subject, 0.95),
+        letters: lane.dead,
+        letters_new: past.hour.count(Measure::Died, subject),
+        duration: past.day.mean(Measure::Duration, subject),
+        duration_before: past.day_before.mean(Measure::Duration, subject),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates for people")]
+fn of_endpoint(past: &Past, subject: &str) -> Option<EndpointReading> {
+    let calls = past.lately.count(Measure::Calls, subject);
+    let limited = past.lately.count(Measure::RateLimited, subject);
+    let by_lane = past.lately.of(Measure::CallsByLane, subject);
+    let all: u64 = by_lane.iter().map(|(_, _, count)| count.count).sum();
+    let mut lanes: Vec<(LaneName, f64)> = by_lane
+        .iter()
+        .filter_map(|(_, lane, count)| Some((LaneName::new(lane).ok()?, health::share(count.count, all))))
+        .collect();
+    lanes.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let backoff = past.half_hour.mean(Measure::Retries, subject);
+    let most = past.lately.most(Measure::RateLimited, subject);
+    Some(EndpointReading {
+        name: EndpointName::new(subject).ok()?,
+        calls,
+        limited,
+        limited_usual: past.usual.count(Measure::RateLimited, subject) as f64 / DAY.as_secs_f64() * 60.0,
+        limited_most: most.and_then(|(tenant, count)| Some((Tenant::new(tenant).ok()?, health::share(count, limited)))),
+        lanes,
+        late: health::share(past.half_hour.count(Measure::LateRetries, subject), backoff.count),
+        backoff,
+        backoff_before: past.half_hour_before.mean(Measure::Retries, subject),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waits(counts: &[(u8, u64)]) -> Sums {
+        let series =
+            |bucket| Series { measure: Measure::Waited, bucket, subject: "bulk".to_owned(), part: String::new() };
+        Sums::new(counts.iter().map(|(bucket, count)| (series(*bucket), Count { count: *count, total: 0 })).collect())
+    }
+
+    #[test]
+    fn a_wait_is_the_bound_of_the_bucket_in_which_the_share_ends() {
+        let p95 = |counts: &[(u8, u64)]| waits(counts).wait("bulk", 0.95).map(|wait| wait.as_millis());
+        assert_eq!(p95(&[]), None);
+        assert_eq!(p95(&[(0, 1)]), Some(10));
+        assert_eq!(p95(&[(8, 5), (0, 95)]), Some(10));
+        assert_eq!(p95(&[(8, 6), (0, 94)]), Some(10_000));
+        assert_eq!(p95(&[(14, 1)]), Some(3_600_000), "at least an hour");
+    }
+
+    #[test]
+    fn the_part_with_most_of_it_is_named() {
+        let series = |part: &str| Series {
+            measure: Measure::RateLimited,
+            bucket: 0,
+            subject: "crm".to_owned(),
+            part: part.to_owned(),
+        };
+        let counted = |part: &str, count| (series(part), Count { count, total: 2 * count });
+        let sums = Sums::new(vec![counted("acme", 9), counted("globex", 1)]);
+        assert_eq!(sums.most(Measure::RateLimited, "crm"), Some(("acme", 9)));
+        assert_eq!(sums.most(Measure::RateLimited, "erp"), None);
+        assert_eq!(sums.mean(Measure::RateLimited, "crm"), Mean { count: 10, mean: Duration::from_micros(2) });
+    }
+}

@@ -1,0 +1,161 @@
+//! Incidents in words: what is wrong, why, and the command to begin with.
+
+use std::time::Duration;
+
+use super::{EndpointReading, Incident, Kind, LaneReading, REALTIME_WAIT_GOAL, Severity, SilentWorker, share};
+use crate::clock::Timestamp;
+
+/// A lane holds up another one from this share of an endpoint's calls on.
+const HOLDS_FROM: f64 = 0.5;
+
+fn incident(kind: Kind, severity: Severity, message: String, step: String) -> Incident {
+    Incident { kind, severity, lane: None, endpoint: None, tenant: None, message, step }
+}
+
+pub(super) fn unreachable(kind: Kind, why: &str) -> Incident {
+    incident(kind, Severity::Critical, why.to_owned(), "lanes config check".to_owned())
+}
+
+pub(super) fn no_worker(lane: &LaneReading) -> Incident {
+    let (name, work) = (&lane.name, jobs(lane.work));
+    let advice = if lane.configured {
+        format!("start one: lanes worker --lane {name}")
+    } else {
+        "the lane is not configured here".to_owned()
+    };
+    let message = format!("lane {name} has {work} and no live worker; {advice}");
+    let step = format!("lanes worker --lane {name}");
+    Incident { lane: Some(name.clone()), ..incident(Kind::NoWorker, Severity::Critical, message, step) }
+}
+
+pub(super) fn realtime_waits(lane: &LaneReading, endpoints: &[EndpointReading], lanes: &[LaneReading]) -> Incident {
+    let name = &lane.name;
+    let wait = time(lane.wait_p95.unwrap_or_default());
+    let mut message = format!("{name} waits {wait} (p95, goal {}).", time(REALTIME_WAIT_GOAL));
+    let mut step = format!("lanes jobs list --lane {name}");
+    let holds = |endpoint: &EndpointReading| {
+        let (other, part) = endpoint.lanes.iter().find(|(other, _)| other != name)?;
+        (*part >= HOLDS_FROM).then(|| (endpoint.name.clone(), other.clone(), *part))
+    };
+    if let Some((endpoint, other, part)) = endpoints.iter().find_map(holds) {
+        let ready = lanes.iter().find(|lane| lane.name == other).map_or(0, |lane| lane.work);
+        message =
+            format!("{message} {other} makes {} of the calls of {endpoint} ({} wait).", percent(part), jobs(ready));
+        step = format!("lanes lane pause {other} --for 15m");
+    } else if let Some(why) = &lane.held_by {
+        message = format!("{message} Its jobs wait because {why}.");
+        step = "lanes limits list".to_owned();
+    }
+    Incident { lane: Some(name.clone()), ..incident(Kind::RealtimeWaits, Severity::Critical, message, step) }
+}
+
+pub(super) fn stuck(lane: &LaneReading) -> Incident {
+    let name = &lane.name;
+    let why = lane.held_by.as_deref().unwrap_or("its slots are full of calls that do not end");
+    let message = format!("{name} has moved nothing for 15 min ({} ready): {why}.", number(lane.ready));
+    let step = format!("lanes jobs list --lane {name}");
+    Incident { lane: Some(name.clone()), ..incident(Kind::LaneStuck, Severity::Warning, message, step) }
+}
+
+pub(super) fn exhaustion(lane: &LaneReading) -> Incident {
+    let name = &lane.name;
+    let of = format!("{} of {}", number(lane.exhausted), number(lane.ended));
+    let part = percent(share(lane.exhausted, lane.ended));
+    let mut message = format!("{name}: {part} of jobs ran out of retries in the last hour ({of}).");
+    if let Some((endpoint, count)) = &lane.exhausted_most {
+        message = format!("{message} Most of them at {endpoint} ({}).", number(*count));
+    }
+    let step = format!("lanes dead list --lane {name}");
+    let endpoint = lane.exhausted_most.as_ref().map(|(endpoint, _)| endpoint.clone());
+    Incident { lane: Some(name.clone()), endpoint, ..incident(Kind::Exhaustion, Severity::Warning, message, step) }
+}
+
+pub(super) fn dead_letters(lane: &LaneReading) -> Incident {
+    let name = &lane.name;
+    let message =
+        format!("{name}: {} dead letters, +{} in the last hour.", number(lane.letters), number(lane.letters_new));
+    let step = format!("lanes dead list --lane {name}");
+    Incident { lane: Some(name.clone()), ..incident(Kind::DeadLetters, Severity::Warning, message, step) }
+}
+
+pub(super) fn duration_rising(lane: &LaneReading) -> Incident {
+    let (name, now, before) = (&lane.name, lane.duration.mean, lane.duration_before.mean);
+    let factor = now.as_secs_f64() / before.as_secs_f64().max(1e-6);
+    let message =
+        format!("{name} takes {factor:.1}x as long as three days ago (mean {} -> {}).", time(before), time(now));
+    let step = format!("lanes plan --lane {name}");
+    Incident { lane: Some(name.clone()), ..incident(Kind::DurationRising, Severity::Info, message, step) }
+}
+
+pub(super) fn spike(endpoint: &EndpointReading, a_minute: f64) -> Incident {
+    let name = &endpoint.name;
+    let usual = if endpoint.limited_usual >= 0.1 {
+        format!("{:.0}x its daily average", a_minute / endpoint.limited_usual)
+    } else {
+        "it had none for a day".to_owned()
+    };
+    let mut message = format!("{name}: {a_minute:.0} 429s/min, {usual}.");
+    let mut step = format!("lanes limits list --endpoint {name}");
+    let tenant = endpoint.limited_most.as_ref().map(|(tenant, _)| tenant.clone());
+    if let Some((tenant, part)) = &endpoint.limited_most {
+        message = format!("{message} {} from tenant {tenant}.", percent(*part));
+        step = format!("{step} --tenant {tenant}");
+    }
+    let endpoint = Some(name.clone());
+    Incident { endpoint, tenant, ..incident(Kind::RateLimitSpike, Severity::Warning, message, step) }
+}
+
+pub(super) fn backoff_rising(endpoint: &EndpointReading) -> Incident {
+    let (name, now, before) = (&endpoint.name, time(endpoint.backoff.mean), time(endpoint.backoff_before.mean));
+    let late = percent(endpoint.late);
+    let message = format!(
+        "Average backoff at {name} is {now}, {before} yesterday at this hour. {late} of retries are attempt 4 or later."
+    );
+    let step = format!("lanes limits list --endpoint {name}");
+    Incident { endpoint: Some(name.clone()), ..incident(Kind::BackoffRising, Severity::Warning, message, step) }
+}
+
+pub(super) fn silent(worker: &SilentWorker, now: Timestamp) -> Incident {
+    let (name, silence) = (&worker.name, time(now.since(worker.heard_at)));
+    let message = if worker.over_at > now {
+        format!("worker {name} is silent for {silence}; its jobs return at {}.", worker.over_at)
+    } else {
+        format!("worker {name} is silent for {silence}; its jobs return as soon as another worker looks.")
+    };
+    incident(Kind::WorkerSilent, Severity::Warning, message, "lanes status".to_owned())
+}
+
+fn jobs(count: u64) -> String {
+    if count == 1 { "1 job".to_owned() } else { format!("{} jobs", number(count)) }
+}
+
+/// A number with its thousands told apart.
+fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A share in percent: with a decimal where it is small.
+fn percent(part: f64) -> String {
+    let percent = part * 100.0;
+    if percent < 10.0 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+}
+
+/// A time as people say it.
+fn time(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 10.0 => format!("{s:.1} s"),
+        s if s < 120.0 => format!("{s:.0} s"),
+        s if s < 7_200.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.0} h", s / 3_600.0),
+    }
+}

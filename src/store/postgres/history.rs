@@ -1,0 +1,71 @@
+//! Counts by time, of all workers together.
+
+use sqlx::PgPool;
+
+use super::begin;
+use crate::clock::Timestamp;
+use crate::job::history::{Count, Measure, Series, Step};
+use crate::store::fault::{Answer, limit as rows_limit};
+use crate::store::record::{SumRecord, count_of, seconds_of, step_of};
+
+// in the order of the key, so that two workers that write the same rows do not wait for each other in a circle
+const ADD: &str = "\
+    INSERT INTO history AS h (seconds, at, measure, bucket, subject, part, count, total)
+    SELECT $1, $2, measure, bucket, subject, part, count, total
+    FROM unnest($3::text[], $4::smallint[], $5::text[], $6::text[], $7::bigint[], $8::bigint[])
+        AS new (measure, bucket, subject, part, count, total)
+    ORDER BY measure COLLATE \"C\", bucket, subject COLLATE \"C\", part COLLATE \"C\"
+    ON CONFLICT (seconds, at, measure, bucket, subject, part)
+        DO UPDATE SET count = h.count + excluded.count, total = h.total + excluded.total";
+const SUMS: &str = "\
+    SELECT measure, bucket, subject, part, sum(count)::bigint AS count, sum(total)::bigint AS total FROM history
+    WHERE seconds = $1 AND at >= $2 AND at < $3 AND measure = ANY($4)
+    GROUP BY measure, bucket, subject, part";
+const PURGE: &str = "\
+    DELETE FROM history WHERE ctid = ANY(ARRAY(SELECT ctid FROM history WHERE seconds = $1 AND at < $2 LIMIT $3))";
+
+pub async fn add(pool: &PgPool, at: Timestamp, counts: &[(Series, Count)]) -> Answer<()> {
+    let mut tx = begin(pool).await?;
+    for step in Step::ALL {
+        sqlx::query(ADD)
+            .bind(seconds_of(step))
+            .bind(step_of(step, at).as_micros())
+            .bind(counts.iter().map(|(series, _)| series.measure.as_str()).collect::<Vec<_>>())
+            .bind(counts.iter().map(|(series, _)| i16::from(series.bucket)).collect::<Vec<_>>())
+            .bind(counts.iter().map(|(series, _)| series.subject.as_str()).collect::<Vec<_>>())
+            .bind(counts.iter().map(|(series, _)| series.part.as_str()).collect::<Vec<_>>())
+            .bind(counts.iter().map(|(_, count)| count_of(count.count)).collect::<Vec<_>>())
+            .bind(counts.iter().map(|(_, count)| count_of(count.total)).collect::<Vec<_>>())
+            .execute(&mut *tx)
+            .await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+pub async fn sums(
+    pool: &PgPool,
+    step: Step,
+    since: Timestamp,
+    until: Timestamp,
+    measures: &[Measure],
+) -> Answer<Vec<(Series, Count)>> {
+    let records: Vec<SumRecord> = sqlx::query_as(SUMS)
+        .bind(seconds_of(step))
+        .bind(step_of(step, since).as_micros())
+        .bind(until.as_micros())
+        .bind(measures.iter().map(|measure| measure.as_str()).collect::<Vec<_>>())
+        .fetch_all(pool)
+        .await?;
+    Ok(records.into_iter().filter_map(SumRecord::counted).collect())
+}
+
+pub async fn purge(pool: &PgPool, now: Timestamp, limit: usize) -> Answer<u64> {
+    let mut purged = 0;
+    for step in Step::ALL {
+        let before = now.minus(step.kept()).as_micros();
+        let done = sqlx::query(PURGE).bind(seconds_of(step)).bind(before).bind(rows_limit(limit)).execute(pool).await?;
+        purged += done.rows_affected();
+    }
+    Ok(purged)
+}
