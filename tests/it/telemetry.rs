@@ -362,7 +362,7 @@ const RULES: &[Compared] = &[
     ("lanes_jobs_published_total", &["lane", "source"], &[("source", "cli"), ("source", "library")]),
     ("lanes_jobs_finished_total", &["lane", "outcome"], &[("outcome", "exhausted")]),
     ("lanes_rate_limit_hits_total", &["endpoint", "tenant"], &[]),
-    ("lanes_attempts_total", &["endpoint"], &[("result", "ok")]),
+    ("lanes_attempts_total", &["endpoint"], &[("result", "ok"), ("result", "rate_limited")]),
     ("lanes_retried_jobs_total", &["endpoint", "outcome"], &[("outcome", "succeeded"), ("outcome", "exhausted")]),
     ("lanes_retry_backoff_seconds", &["endpoint"], &[]),
     ("lanes_job_wait_seconds", &["lane"], &[]),
@@ -370,7 +370,9 @@ const RULES: &[Compared] = &[
     ("lanes_queue_jobs", &["lane", "state"], &[("state", "ready")]),
     ("lanes_queue_oldest_job_timestamp_seconds", &["lane"], &[]),
     ("lanes_lane_paused", &["lane"], &[]),
-    ("lanes_workers", &["state"], &[("state", "stale")]),
+    ("lanes_workers", &["state"], &[("state", "alive")]),
+    ("lanes_jobs_taken_over_total", &["lane"], &[]),
+    ("lanes_store_errors_total", &[], &[]),
     ("lanes_broker_connected", &[], &[]),
     ("lanes_dead_jobs", &["lane"], &[]),
     ("lanes_config_last_reload_successful", &[], &[]),
@@ -483,6 +485,36 @@ fn budgets_become_gauges_of_the_tightest() {
     assert_eq!(read("other"), (Some(8.0), Some(4.0)));
     let dropped = samples(&handle)["lanes_metrics_dropped_labels_total"];
     assert_eq!(dropped.to_bits(), 2.0_f64.to_bits());
+}
+
+#[test]
+fn ten_thousand_tenants_are_fifty_and_the_others() {
+    let (telemetry, handle) = Telemetry::prometheus();
+    telemetry.prime(&[lane()], &[endpoint()]);
+    for index in 0..10_000 {
+        let name = format!("tenant-{index}");
+        let limited = attempt(1, Class::RateLimited, Some(429), AttemptNext::Cancelled);
+        let Event::Attempt(mut event) = limited else { panic!("an attempt") };
+        event.job = Arc::new(Job { tenant: tenant(&name), ..(*event.job).clone() });
+        event.rate_readings = vec![RateSeen { limit: Some(100.0), remaining: Some(0.0) }];
+        telemetry.record(&Event::Attempt(event));
+        telemetry.pacing(&lane(), &endpoint(), &tenant(&name), 1.0);
+    }
+    let text = handle.render();
+    let mut tenants: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((_, rest)) = line.split_once("tenant=\"") else { continue };
+        let (name, value) = (line.split('{').next().expect("a name"), rest.split('"').next().expect("a value"));
+        tenants.entry(name).or_default().insert(value);
+    }
+    let labelled = ALL.iter().filter(|metric| metric.labels.contains(&"tenant")).map(|metric| metric.name);
+    assert_eq!(tenants.keys().copied().collect::<BTreeSet<_>>(), labelled.collect());
+    for (name, values) in tenants {
+        assert!(values.len() == TENANT_LABELS_MAX + 1 && values.contains("other"), "{name}: {}", values.len());
+    }
+    let samples = samples(&handle);
+    let hits = samples.iter().filter(|(key, _)| key.starts_with("lanes_rate_limit_hits_total{"));
+    assert_eq!(hits.map(|(_, value)| value).sum::<f64>().to_bits(), 10_000.0_f64.to_bits(), "every hit is counted");
 }
 
 #[test]
