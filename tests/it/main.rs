@@ -16,6 +16,7 @@ mod history;
 mod http;
 mod library;
 mod model;
+mod observability;
 mod plan;
 mod services;
 mod suite;

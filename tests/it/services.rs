@@ -1,4 +1,4 @@
-//! Private PostgreSQL and RabbitMQ servers for tests: own ports, own data, gone when the test process is gone, however it dies.
+//! Private PostgreSQL, RabbitMQ and Prometheus servers for tests: own ports, own data, gone when the test process is gone, however it dies.
 //!
 //! They are started from the installed Debian packages and never touch the machine's own services. One shared server of each
 //! kind per test process ([`postgres`], [`rabbit`]), with a fresh database or vhost per test; a test that stops, pauses or kills
@@ -38,7 +38,7 @@ const VHOSTS_AT_A_TIME: u32 = 32;
 /// The environment variable by which a server's processes are recognised.
 const MARK: &str = "LANES_PRIVATE_SERVER";
 /// What to do when a server's programs are missing.
-const FIX: &str = "apt-get install -y postgresql rabbitmq-server, or run scripts/test";
+const FIX: &str = "apt-get install -y postgresql rabbitmq-server prometheus, or run scripts/test";
 
 /// The shared PostgreSQL of this test process.
 pub fn postgres() -> &'static Postgres {
@@ -259,6 +259,49 @@ impl Rabbit {
     }
 }
 
+/// A private Prometheus.
+#[derive(Debug)]
+pub struct Prometheus {
+    server: Server,
+}
+
+impl Prometheus {
+    /// Starts one with these files in its directory (name and text); the first is its configuration.
+    pub fn start(files: &[(&str, String)]) -> Self {
+        let program = Path::new("/usr/bin/prometheus");
+        assert!(program.exists(), "Prometheus is not installed ({} is missing). {FIX}", program.display());
+        let server = Server::start("prometheus", &["prometheus", "nobody"], |dir, user, ports| {
+            for (name, text) in files {
+                fs::write(dir.join(name), text).expect("a file of its configuration is written");
+            }
+            let mut command = user.command(program, dir);
+            command.arg(format!("--config.file={}", dir.join(files[0].0).display()));
+            command.arg(format!("--storage.tsdb.path={}", dir.join("data").display()));
+            command.arg(format!("--web.listen-address=127.0.0.1:{}", ports[0])).arg("--log.level=warn");
+            command
+        });
+        Self { server }
+    }
+
+    /// What its API answers to this path and query.
+    pub fn get(&self, path: &str) -> serde_json::Value {
+        let (_, body) = http_get(self.server.ports[0], path);
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+    }
+}
+
+/// The status line and the body of what a server of this machine answers to a GET.
+pub fn http_get(port: u16, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
+    // 1.0: the end of the connection is the end of the body
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: 127.0.0.1\r\n\r\n").expect("asked");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.lines().next().unwrap_or_default().to_owned(), body.to_owned())
+}
+
 fn vhost_name(number: u32) -> String {
     format!("test-{number}")
 }
@@ -391,12 +434,13 @@ impl Server {
         if stream.set_read_timeout(limit).and(stream.set_write_timeout(limit)).is_err() {
             return false;
         }
-        let (hello, expected): (&[u8], u8) = match self.kind {
-            "rabbit" => (b"AMQP\x00\x00\x09\x01", 1), // a method frame: Connection.Start
-            _ => (POSTGRES_HELLO, b'R'),              // authentication; 'E' while it is starting up
+        let (hello, expected): (&[u8], &[u8]) = match self.kind {
+            "rabbit" => (b"AMQP\x00\x00\x09\x01", b"\x01"), // a method frame: Connection.Start
+            "prometheus" => (b"GET /-/ready HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"HTTP/1.1 200"),
+            _ => (POSTGRES_HELLO, b"R"), // authentication; 'E' while it is starting up
         };
-        let mut first = [0u8; 1];
-        stream.write_all(hello).and_then(|()| stream.read_exact(&mut first)).is_ok() && first[0] == expected
+        let mut first = vec![0; expected.len()];
+        stream.write_all(hello).and_then(|()| stream.read_exact(&mut first)).is_ok() && first == expected
     }
 
     fn log_tail(&self) -> String {
