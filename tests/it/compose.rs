@@ -12,6 +12,8 @@ use lanes::config;
 use secrecy::ExposeSecret;
 use serde_yaml_ng::Value;
 
+use crate::observability::promtool;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -61,16 +63,21 @@ fn seconds(text: &str) -> u64 {
 
 #[test]
 fn compose_accepts_the_file() {
-    let output = Command::new("docker-compose")
-        .args(["-f", "docker-compose.yml", "config", "-q"])
-        .current_dir(root())
-        .env_remove("RABBITMQ_PASSWORD")
-        .env_remove("POSTGRES_PASSWORD")
-        .output()
-        .unwrap_or_else(|error| {
-            panic!("docker-compose does not run ({error}): apt-get install -y docker-compose, or run scripts/test")
-        });
-    assert!(output.status.success(), "docker-compose config: {}", String::from_utf8_lossy(&output.stderr));
+    for profile in [&[][..], &["--profile", "monitoring"]] {
+        let output = Command::new("docker-compose")
+            .args(["-f", "docker-compose.yml"])
+            .args(profile)
+            .args(["config", "-q"])
+            .current_dir(root())
+            .env_remove("RABBITMQ_PASSWORD")
+            .env_remove("POSTGRES_PASSWORD")
+            .env_remove("GRAFANA_PASSWORD")
+            .output()
+            .unwrap_or_else(|error| {
+                panic!("docker-compose does not run ({error}): apt-get install -y docker-compose, or run scripts/test")
+            });
+        assert!(output.status.success(), "docker-compose config: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[test]
@@ -109,10 +116,10 @@ fn data_lives_in_named_volumes() {
         for volume in texts(&service["volumes"]) {
             let (source, _) = volume.split_once(':').expect("source:target");
             let bound =
-                source.strip_prefix("./").is_some_and(|path| root().join(path).is_file() && volume.ends_with(":ro"));
+                source.strip_prefix("./").is_some_and(|path| root().join(path).exists() && volume.ends_with(":ro"));
             assert!(
                 bound || named.contains_key(source),
-                "{name}: {volume} is neither a named volume nor a read-only file"
+                "{name}: {volume} is neither a named volume nor a read-only part of the repository"
             );
         }
     }
@@ -121,13 +128,70 @@ fn data_lives_in_named_volumes() {
 #[test]
 fn passwords_come_from_the_environment() {
     for (name, service) in services(&compose()) {
-        for (variable, value) in service["environment"].as_mapping().expect("an environment") {
+        for (variable, value) in service["environment"].as_mapping().into_iter().flatten() {
             let (variable, value) = (variable.as_str().expect("a name"), value.as_str().expect("a text"));
             let url_with_user = value.contains("://") && value.contains('@');
             if variable.contains("PASS") || url_with_user {
                 assert!(value.contains("_PASSWORD:-lanes-development}"), "{name}: {variable} holds a fixed password");
             }
         }
+    }
+}
+
+/// Where a service of docker-compose.yml finds a directory of the repository.
+fn mounted(service: &str, directory: &str) -> PathBuf {
+    let volumes = texts(&compose()["services"][service]["volumes"]);
+    let target = volumes.iter().find_map(|volume| volume.strip_prefix(&format!("./{directory}:"))?.strip_suffix(":ro"));
+    PathBuf::from(target.unwrap_or_else(|| panic!("{service} does not see {directory}: {volumes:?}")))
+}
+
+fn yaml(name: &str) -> Value {
+    serde_yaml_ng::from_str(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn prometheus_scrapes_the_worker_and_reads_the_rules() {
+    let checked = promtool(&root().join("deploy/prometheus"), &["check", "config", "prometheus.yml"]);
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()));
+    let config = yaml("deploy/prometheus/prometheus.yml");
+    assert_eq!(texts(&config["rule_files"]), ["lanes.rules.yml"]);
+    let jobs = config["scrape_configs"].as_sequence().expect("jobs");
+    assert_eq!(jobs.iter().map(|job| job["job_name"].as_str()).collect::<Vec<_>>(), [Some("lanes")]);
+    let port = worker_settings().specs.http.listen.port();
+    assert_eq!(texts(&jobs[0]["static_configs"][0]["targets"]), [format!("worker:{port}")]);
+    let command = texts(&compose()["services"]["prometheus"]["command"]);
+    let file = mounted("prometheus", "deploy/prometheus").join("prometheus.yml");
+    assert!(command.contains(&format!("--config.file={}", file.display())), "{command:?}");
+}
+
+#[test]
+fn grafana_finds_its_source_and_every_dashboard() {
+    let provisioning = mounted("grafana", "deploy/grafana/provisioning");
+    assert_eq!(provisioning, PathBuf::from("/etc/grafana/provisioning"), "where Grafana looks");
+    let sources = yaml("deploy/grafana/provisioning/datasources/prometheus.yml");
+    let source = &sources["datasources"][0];
+    assert_eq!(source["type"].as_str(), Some("prometheus"));
+    let port = texts(&compose()["services"]["prometheus"]["ports"])[0].rsplit(':').next().map(str::to_owned);
+    assert_eq!(source["url"].as_str(), port.map(|port| format!("http://prometheus:{port}")).as_deref());
+    let scraped = yaml("deploy/prometheus/prometheus.yml")["global"]["scrape_interval"].clone();
+    assert_eq!(source["jsonData"]["timeInterval"], scraped, "what $__rate_interval is made of");
+
+    let providers = yaml("deploy/grafana/provisioning/dashboards/lanes.yml");
+    let dashboards = mounted("grafana", "deploy/grafana/dashboards");
+    assert_eq!(providers["providers"][0]["options"]["path"].as_str().map(PathBuf::from), Some(dashboards.clone()));
+    let environment = &compose()["services"]["grafana"]["environment"];
+    let home = PathBuf::from(environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].as_str().expect("a home"));
+    let home = home.strip_prefix(&dashboards).expect("one of the dashboards");
+    assert!(root().join("deploy/grafana/dashboards").join(home).is_file(), "no {}", home.display());
+}
+
+#[test]
+fn monitoring_starts_only_where_it_is_asked_for() {
+    for (name, service) in services(&compose()) {
+        let asked_for = ["prometheus", "grafana"].contains(&name.as_str());
+        let profiles = if asked_for { texts(&service["profiles"]) } else { Vec::new() };
+        assert_eq!(profiles == ["monitoring"], asked_for, "{name}");
+        assert!(asked_for || service["profiles"].is_null(), "{name} does not start by itself");
     }
 }
 
