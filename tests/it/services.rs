@@ -268,8 +268,9 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts one with these files in its directory (name and text); the first is its configuration.
     pub fn start(files: &[(&str, String)]) -> Self {
-        let program = Path::new("/usr/bin/prometheus");
-        assert!(program.exists(), "Prometheus is not installed ({} is missing). {FIX}", program.display());
+        let places = ["/usr/local/bin/prometheus", "/usr/bin/prometheus"].map(Path::new);
+        let program = places.into_iter().find(|place| place.exists());
+        let program = program.unwrap_or_else(|| panic!("Prometheus is not installed (none of {places:?}). {FIX}"));
         let server = Server::start("prometheus", &["prometheus", "nobody"], |dir, user, ports| {
             for (name, text) in files {
                 fs::write(dir.join(name), text).expect("a file of its configuration is written");
