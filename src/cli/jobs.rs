@@ -96,7 +96,7 @@ async fn list(mut ctx: Context, args: ListArgs) -> Result<Exit, CliError> {
     let store = ctx.store().await?;
     let limit = usize::try_from(args.limit).unwrap_or(LIST_MAX);
     let ListArgs { lane, tenant, endpoint, state, reason, id, .. } = args;
-    let rows = store.jobs(&JobFilter { lane, tenant, endpoint, state, reason, id, limit }).await?;
+    let rows = store.jobs(&JobFilter { lane, tenant, endpoint, state, reason, id, after: None, limit }).await?;
     let now = store.time().await?;
     if ctx.out.is_json() {
         ctx.out.document(&rows.iter().map(view::job).collect())?;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::fault::{Answer, Fault, free_text, signed, unsigned};
 use super::record::sha256;
 use super::transition::{Reason, Row};
-use super::{AttemptRecord, Letter, Payload, RawLetter, State, StoredJob};
+use super::{AttemptRecord, Letter, LetterGroup, Payload, RawLetter, State, StoredJob};
 use crate::clock::Timestamp;
 use crate::job::verdict::DeadReason;
 use crate::job::{EndpointName, JobId, LaneName, Tenant};
@@ -79,6 +79,35 @@ impl LetterRecord {
             copies: unsigned(self.copies)?,
             raw: self.raw,
             body_bytes: u64::try_from(self.body_bytes).unwrap_or(0),
+        })
+    }
+}
+
+/// Letters that died of the same.
+#[derive(Debug, FromRow)]
+pub struct GroupRecord {
+    pub endpoint: Option<String>,
+    pub reason: String,
+    pub tenant: Option<String>,
+    pub letters: i64,
+    pub first_at: i64,
+    pub last_at: i64,
+}
+
+impl GroupRecord {
+    /// As the seam tells it.
+    ///
+    /// # Errors
+    /// [`Fault::Unreadable`] when the rows were not written by this program.
+    pub fn group(self) -> Answer<LetterGroup> {
+        Ok(LetterGroup {
+            endpoint: self.endpoint,
+            reason: DeadReason::parse(&self.reason)
+                .ok_or_else(|| Fault::Unreadable(format!("dead reason {:?}", self.reason)))?,
+            tenant: self.tenant.as_deref().map(Tenant::new).transpose()?,
+            letters: u64::try_from(self.letters).unwrap_or(0),
+            first_at: Timestamp::from_micros(self.first_at),
+            last_at: Timestamp::from_micros(self.last_at),
         })
     }
 }

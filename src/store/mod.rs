@@ -232,6 +232,9 @@ pub trait LetterStore: Send + Sync + fmt::Debug {
     /// Letters by lane.
     async fn letter_counts(&self) -> StoreResult<Vec<(LaneName, u64)>>;
 
+    /// Letters by endpoint, reason and tenant, most letters first, at most `limit`.
+    async fn letter_groups(&self, limit: usize) -> StoreResult<Vec<LetterGroup>>;
+
     /// Deletes letters that died before `before`, at most `limit`; answers how many.
     async fn purge_letters(&self, before: Timestamp, limit: usize) -> StoreResult<u64>;
 }
@@ -254,6 +257,9 @@ pub trait ReadingStore: Send + Sync + fmt::Debug {
 
     /// One row by its handle; `None` when there is none.
     async fn job(&self, instance: Uuid) -> StoreResult<Option<JobRow>>;
+
+    /// What a job that has not ended will send; `None` when there is none. A dead job's payload is in its letter.
+    async fn payload(&self, instance: Uuid) -> StoreResult<Option<Payload>>;
 
     /// Jobs that wait for their turn ([`IN_TURN`]), by lane, endpoint and tenant, most jobs first, at most `limit`.
     async fn held(&self, limit: usize) -> StoreResult<Vec<HeldCount>>;

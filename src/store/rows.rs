@@ -209,6 +209,8 @@ pub struct JobFilter {
     pub reason: Option<String>,
     /// Only this deduplication id.
     pub id: Option<String>,
+    /// Only those after this one in the order of the list: the last of the page before.
+    pub after: Option<(Timestamp, Uuid)>,
     /// Most rows, at most [`LIST_MAX`].
     pub limit: usize,
 }
@@ -226,6 +228,23 @@ pub struct LetterFilter {
     pub reason: Option<DeadReason>,
     /// Most letters, at most [`LIST_MAX`].
     pub limit: usize,
+}
+
+/// Letters that died of the same: of one endpoint, for one reason, of one tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LetterGroup {
+    /// Endpoint; `None` when it could not be read.
+    pub endpoint: Option<String>,
+    /// Why.
+    pub reason: DeadReason,
+    /// Tenant; `None` when it could not be read.
+    pub tenant: Option<Tenant>,
+    /// How many.
+    pub letters: u64,
+    /// When the first of them died.
+    pub first_at: Timestamp,
+    /// When the last of them died.
+    pub last_at: Timestamp,
 }
 
 /// Rows of a lane in one state and for one reason.

@@ -8,7 +8,7 @@ use crate::job::{DedupKey, EndpointName, JobId, LaneName, Tenant};
 use crate::store::fault::{Answer, free_text, limit};
 use crate::store::letter::{AttemptRow, attempt_columns};
 use crate::store::record::{CountRecord, HeldRecord, JobRecord, job_columns};
-use crate::store::{AttemptRecord, HeldCount, JobFilter, JobRow, LIST_MAX, State, StateCount};
+use crate::store::{AttemptRecord, HeldCount, JobFilter, JobRow, LIST_MAX, Payload, State, StateCount};
 
 const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
 const SETTINGS: &str =
@@ -32,9 +32,11 @@ const JOBS: &str = concat!(
     " FROM jobs_all WHERE ($1::text IS NULL OR lane = $1) AND ($2::text IS NULL OR tenant = $2)
         AND ($3::text IS NULL OR endpoint = $3) AND ($4::int2 IS NULL OR state = $4)
         AND ($5::text IS NULL OR reason = $5) AND ($6::text IS NULL OR id = $6) AND ($7::uuid IS NULL OR key = $7)
-    ORDER BY published_at DESC, instance DESC LIMIT $8"
+        AND ($8::int8 IS NULL OR (published_at, instance) < ($8, $9::uuid))
+    ORDER BY published_at DESC, instance DESC LIMIT $10"
 );
 const JOB: &str = concat!("SELECT ", job_columns!(), " FROM jobs_all WHERE instance = $1");
+const PAYLOAD: &str = "SELECT meta, body FROM jobs_all WHERE instance = $1 AND meta IS NOT NULL AND body IS NOT NULL";
 const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM attempts WHERE instance = $1 ORDER BY seq");
 
 /// Found by the index of turns alone.
@@ -91,6 +93,8 @@ pub async fn jobs(pool: &PgPool, filter: &JobFilter) -> Answer<Vec<JobRow>> {
         .bind(filter.reason.as_deref().map(free_text))
         .bind(filter.id.as_deref().map(free_text))
         .bind(key_of(filter))
+        .bind(filter.after.map(|(at, _)| at.as_micros()))
+        .bind(filter.after.map(|(_, instance)| instance))
         .bind(limit(filter.limit.min(LIST_MAX)))
         .fetch_all(pool)
         .await?;
@@ -107,6 +111,11 @@ fn key_of(filter: &JobFilter) -> Option<Uuid> {
 pub async fn job(pool: &PgPool, instance: Uuid) -> Answer<Option<JobRow>> {
     let record: Option<JobRecord> = sqlx::query_as(JOB).bind(instance).fetch_optional(pool).await?;
     record.map(|record| record.job_row()).transpose()
+}
+
+pub async fn payload(pool: &PgPool, instance: Uuid) -> Answer<Option<Payload>> {
+    let found: Option<(Vec<u8>, Vec<u8>)> = sqlx::query_as(PAYLOAD).bind(instance).fetch_optional(pool).await?;
+    Ok(found.map(|(meta, body)| Payload { meta: meta.into(), body: body.into() }))
 }
 
 pub async fn attempts(pool: &PgPool, instance: Uuid) -> Answer<Vec<AttemptRecord>> {

@@ -10,8 +10,10 @@ use crate::db::Sqlite;
 use crate::job::verdict::DeadReason;
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::store::fault::{Answer, free_text, length, limit, signed};
-use crate::store::letter::{FullLetterRecord, LetterRecord, full_letter_columns, letter_columns, readable};
-use crate::store::{LIST_MAX, Letter, LetterFilter, RawLetter};
+use crate::store::letter::{
+    FullLetterRecord, GroupRecord, LetterRecord, full_letter_columns, letter_columns, readable,
+};
+use crate::store::{LIST_MAX, Letter, LetterFilter, LetterGroup, RawLetter};
 
 const BURY: &str = "\
     INSERT INTO letters (published_at, died_at, body_bytes, attempts, generation, takeovers, copies, raw,
@@ -27,6 +29,9 @@ const LIST: &str = concat!(
 );
 const FULL: &str = concat!("SELECT ", full_letter_columns!(), " FROM letters WHERE instance = ?1");
 const REMOVE: &str = "DELETE FROM letters WHERE instance = ?1";
+const GROUPS: &str = "\
+    SELECT endpoint, reason, tenant, count(*) AS letters, min(died_at) AS first_at, max(died_at) AS last_at FROM letters
+    GROUP BY endpoint, reason, tenant ORDER BY letters DESC, coalesce(endpoint, ''), reason, coalesce(tenant, '') LIMIT ?1";
 const COUNTS: &str = "SELECT lane, count(*) FROM letters GROUP BY lane ORDER BY lane";
 const PURGE: &str = "\
     DELETE FROM letters WHERE instance IN (SELECT instance FROM letters WHERE died_at < ?1 ORDER BY died_at LIMIT ?2)
@@ -111,6 +116,11 @@ pub async fn discard(db: &Sqlite, instance: Uuid) -> Answer<bool> {
 pub async fn counts(db: &Sqlite) -> Answer<Vec<(LaneName, u64)>> {
     let counts: Vec<(String, i64)> = sqlx::query_as(COUNTS).fetch_all(&db.read).await?;
     counts.into_iter().map(|(lane, count)| Ok((LaneName::new(&lane)?, u64::try_from(count).unwrap_or(0)))).collect()
+}
+
+pub async fn groups(db: &Sqlite, most: usize) -> Answer<Vec<LetterGroup>> {
+    let groups: Vec<GroupRecord> = sqlx::query_as(GROUPS).bind(limit(most.min(LIST_MAX))).fetch_all(&db.read).await?;
+    groups.into_iter().map(GroupRecord::group).collect()
 }
 
 pub async fn purge(db: &Sqlite, before: Timestamp, rows: usize) -> Answer<u64> {

@@ -22,9 +22,9 @@ use uuid::Uuid;
 use super::fault::{Answer, bounded};
 use super::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed,
-    FreshClaim, Gate, HeldCount, HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterStore,
-    Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount,
-    StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    FreshClaim, Gate, HeldCount, HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup,
+    LetterStore, Payload, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk,
+    SlotStore, SlotUse, StateCount, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
@@ -237,6 +237,10 @@ impl LetterStore for SqliteStore {
         self.run("letter counts", letters::counts(&self.db)).await
     }
 
+    async fn letter_groups(&self, limit: usize) -> StoreResult<Vec<LetterGroup>> {
+        self.run("group letters", letters::groups(&self.db, limit)).await
+    }
+
     async fn purge_letters(&self, before: Timestamp, limit: usize) -> StoreResult<u64> {
         self.run("purge letters", letters::purge(&self.db, before, limit)).await
     }
@@ -262,6 +266,10 @@ impl ReadingStore for SqliteStore {
 
     async fn job(&self, instance: Uuid) -> StoreResult<Option<JobRow>> {
         self.run("job", readings::job(&self.db, instance)).await
+    }
+
+    async fn payload(&self, instance: Uuid) -> StoreResult<Option<Payload>> {
+        self.run("payload", readings::payload(&self.db, instance)).await
     }
 
     async fn held(&self, limit: usize) -> StoreResult<Vec<HeldCount>> {

@@ -8,7 +8,7 @@ use crate::job::{EndpointName, LaneName, Tenant};
 use crate::store::fault::{Answer, free_text, limit};
 use crate::store::letter::{AttemptRow, attempt_columns};
 use crate::store::record::{CountRecord, HeldRecord, JobRecord, job_columns};
-use crate::store::{AttemptRecord, HeldCount, JobFilter, JobRow, LIST_MAX, State, StateCount};
+use crate::store::{AttemptRecord, HeldCount, JobFilter, JobRow, LIST_MAX, Payload, State, StateCount};
 
 const TIME: &str = "SELECT CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER)";
 const JOURNAL_MODE: &str = "PRAGMA journal_mode";
@@ -23,9 +23,11 @@ const JOBS: &str = concat!(
     job_columns!(),
     " FROM jobs WHERE (?1 IS NULL OR lane = ?1) AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR endpoint = ?3)
         AND (?4 IS NULL OR state = ?4) AND (?5 IS NULL OR reason = ?5) AND (?6 IS NULL OR id = ?6)
-    ORDER BY published_at DESC, instance DESC LIMIT ?7"
+        AND (?7 IS NULL OR (published_at, instance) < (?7, ?8))
+    ORDER BY published_at DESC, instance DESC LIMIT ?9"
 );
 const JOB: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE instance = ?1");
+const PAYLOAD: &str = "SELECT meta, body FROM jobs WHERE instance = ?1 AND meta IS NOT NULL AND body IS NOT NULL";
 const ATTEMPTS: &str = concat!("SELECT ", attempt_columns!(), " FROM attempts WHERE instance = ?1 ORDER BY seq");
 
 /// Found by the index of turns alone.
@@ -70,6 +72,8 @@ pub async fn jobs(db: &Sqlite, filter: &JobFilter) -> Answer<Vec<JobRow>> {
         .bind(filter.state.map(State::code))
         .bind(filter.reason.as_deref().map(free_text))
         .bind(filter.id.as_deref().map(free_text))
+        .bind(filter.after.map(|(at, _)| at.as_micros()))
+        .bind(filter.after.map(|(_, instance)| instance))
         .bind(limit(filter.limit.min(LIST_MAX)))
         .fetch_all(&db.read)
         .await?;
@@ -79,6 +83,11 @@ pub async fn jobs(db: &Sqlite, filter: &JobFilter) -> Answer<Vec<JobRow>> {
 pub async fn job(db: &Sqlite, instance: Uuid) -> Answer<Option<JobRow>> {
     let record: Option<JobRecord> = sqlx::query_as(JOB).bind(instance).fetch_optional(&db.read).await?;
     record.map(|record| record.job_row()).transpose()
+}
+
+pub async fn payload(db: &Sqlite, instance: Uuid) -> Answer<Option<Payload>> {
+    let found: Option<(Vec<u8>, Vec<u8>)> = sqlx::query_as(PAYLOAD).bind(instance).fetch_optional(&db.read).await?;
+    Ok(found.map(|(meta, body)| Payload { meta: meta.into(), body: body.into() }))
 }
 
 pub async fn attempts(db: &Sqlite, instance: Uuid) -> Answer<Vec<AttemptRecord>> {

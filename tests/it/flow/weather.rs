@@ -11,9 +11,10 @@ use lanes::job::budget::{Account, Take, Taken};
 use lanes::job::history::{Count, Measure, Series, Step};
 use lanes::store::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed,
-    FreshClaim, Gate, HeldCount, HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterStore,
-    Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount,
-    Store, StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    FreshClaim, Gate, HeldCount, HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup,
+    LetterStore, Payload, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk,
+    SlotStore, SlotUse, StateCount, Store, StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId,
+    WorkerRow, WorkerStore,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -314,6 +315,11 @@ impl LetterStore for Weather {
         self.store.letter_counts().await
     }
 
+    async fn letter_groups(&self, limit: usize) -> StoreResult<Vec<LetterGroup>> {
+        self.meet(Asked::Other).await?;
+        self.store.letter_groups(limit).await
+    }
+
     async fn purge_letters(&self, before: Timestamp, limit: usize) -> StoreResult<u64> {
         self.meet(Asked::PurgeLetters).await?;
         self.store.purge_letters(before, limit).await
@@ -345,6 +351,11 @@ impl ReadingStore for Weather {
     async fn job(&self, instance: Uuid) -> StoreResult<Option<JobRow>> {
         self.meet(Asked::Other).await?;
         self.store.job(instance).await
+    }
+
+    async fn payload(&self, instance: Uuid) -> StoreResult<Option<Payload>> {
+        self.meet(Asked::Other).await?;
+        self.store.payload(instance).await
     }
 
     async fn held(&self, limit: usize) -> StoreResult<Vec<HeldCount>> {

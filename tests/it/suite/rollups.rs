@@ -53,8 +53,7 @@ async fn counts_of_a_step_add_up(bench: Bench) {
     add(&bench, at(9), &[(calls.clone(), count(3, 0)), (other.clone(), count(1, 0))]).await;
     add(&bench, at(9), &[]).await;
     let found = sums(&bench, Step::Fine, at(0), at(10), &[Measure::Calls, Measure::Waited]).await;
-    let expected =
-        [(wait(3), count(1, 0)), (wait(4), count(5, 0)), (calls.clone(), count(5, 0)), (other, count(1, 0))];
+    let expected = [(wait(3), count(1, 0)), (wait(4), count(5, 0)), (calls.clone(), count(5, 0)), (other, count(1, 0))];
     assert_eq!(found, expected);
     assert_eq!(sums(&bench, Step::Fine, at(0), at(10), &[Measure::Retries]).await, []);
     assert_eq!(sums(&bench, Step::Fine, at(0), at(10), &[]).await, []);

@@ -867,6 +867,20 @@ async fn letters_are_filtered_discarded_and_forgotten(bench: Bench) {
     assert_eq!(list(LetterFilter { reason: Some(DeadReason::TooLarge), ..all.clone() }).await, [2]);
     let counts = bench.store.letter_counts().await.expect("counts");
     assert_eq!(counts, [(lane("bulk"), 2), (lane("realtime"), 1)]);
+    bench.store.bury(&[raw(4, "bulk", DeadReason::TooLarge, 30)]).await.expect("buried");
+    let groups = bench.store.letter_groups(10).await.expect("groups");
+    let shown: Vec<_> =
+        groups.iter().map(|g| (g.endpoint.as_deref(), g.reason, g.letters, g.first_at, g.last_at)).collect();
+    let unread = Some("crm\u{fffd}");
+    let expected = [
+        (unread, DeadReason::TooLarge, 2, at(10), at(30)),
+        (Some(job.endpoint.as_str()), groups[1].reason, 1, groups[1].first_at, groups[1].last_at),
+        (unread, DeadReason::Undecodable, 1, at(20), at(20)),
+    ];
+    assert_eq!(shown, expected, "most first");
+    assert_eq!((&groups[0].tenant, &groups[1].tenant), (&None, &Some(job.tenant.clone())));
+    assert_eq!(bench.store.letter_groups(1).await.expect("groups").len(), 1);
+    assert!(bench.store.discard(Uuid::from_u128(4)).await.expect("discarded"));
 
     assert!(bench.store.discard(Uuid::from_u128(2)).await.expect("discarded"));
     assert!(!bench.store.discard(Uuid::from_u128(2)).await.expect("discarded"));
@@ -890,6 +904,14 @@ async fn jobs_are_filtered(bench: Bench) {
     assert_eq!(list(all.clone()).await, [4, 3, 2, 1], "newest publish first");
     assert_eq!(list(JobFilter { limit: usize::MAX, ..all.clone() }).await.len(), 4);
     assert_eq!(list(JobFilter { limit: 1, ..all.clone() }).await, [4]);
+    let first = bench.store.jobs(&JobFilter { limit: 2, ..all.clone() }).await.expect("jobs");
+    let after = first.last().map(|last| (last.published_at, last.instance));
+    assert_eq!(list(JobFilter { after, ..all.clone() }).await, [2, 1], "the next page");
+    let same_time = Some((first[1].published_at, Uuid::max()));
+    assert_eq!(list(JobFilter { after: same_time, ..all.clone() }).await, [3, 2, 1], "equal times go by handle");
+    let open = bench.store.payload(Uuid::from_u128(1)).await.expect("read");
+    assert_eq!(open, Some(claim_in("bulk", 1, "a", at(1)).payload));
+    assert_eq!(bench.store.payload(Uuid::from_u128(99)).await.expect("read"), None);
     assert_eq!(list(JobFilter { lane: Some(lane("bulk")), ..all.clone() }).await, [4, 2, 1]);
     assert_eq!(list(JobFilter { state: Some(State::Run), ..all.clone() }).await, [3, 2, 1]);
     assert_eq!(list(JobFilter { reason: Some("key_busy".to_owned()), ..all.clone() }).await, [4]);
