@@ -15,7 +15,8 @@ use crate::app;
 use crate::clock::Timestamp;
 use crate::governor::view::{Hold, hold_of};
 use crate::job::{EndpointName, LaneName, Tenant};
-use crate::store::{AttemptRecord, CancelAnswer, IN_TURN, JobFilter, JobRow, LIST_MAX, State, Store, StoreResult};
+use crate::observe::words;
+use crate::store::{AttemptRecord, CancelAnswer, JobFilter, JobRow, LIST_MAX, State, Store, StoreResult};
 
 /// Most characters of a free text in a table.
 const CELL_MAX: usize = 60;
@@ -170,8 +171,8 @@ async fn show(mut ctx: Context, job: &str) -> Result<Exit, CliError> {
         ("tenant", row.tenant.to_string()),
         ("endpoint", row.endpoint.to_string()),
         ("published", format!("{} ({})", row.published_at, ago(row.published_at, now))),
-        ("state", sentence(&row, hold.as_ref(), now)),
-        ("attempts", attempts_text(&row)),
+        ("state", state_text(&row, hold.as_ref(), now)),
+        ("attempts", words::attempts_of(&row)),
     ];
     for (name, value) in fields {
         ctx.out.line(format_args!("{name:<10} {}", clean(&value)))?;
@@ -207,49 +208,10 @@ async fn find(store: &dyn Store, job: &str) -> Result<JobRow, CliError> {
     Ok(rows.swap_remove(0))
 }
 
-/// Where a job is, why, and what happens next.
-fn sentence(row: &JobRow, hold: Option<&Hold>, now: Timestamp) -> String {
-    let ended = row.ended_at.map(|at| format!(" {}", ago(at, now))).unwrap_or_default();
-    let text = match row.state {
-        State::Run => match row.worker {
-            Some(worker) => format!("is being called by worker {}", worker.0),
-            None => "is being called".to_owned(),
-        },
-        State::Waiting => match row.resume_at {
-            Some(IN_TURN) => in_turn(row, hold, now),
-            Some(at) => format!("waits ({}), goes on {} ({at})", row.reason, until(at, now)),
-            None => format!("waits ({})", row.reason),
-        },
-        State::Queued => "is due, on its way to a worker".to_owned(),
-        State::Done => format!("succeeded{ended}"),
-        State::Dead => format!("dead letter ({}){ended}: lanes dead show {}", row.reason, row.instance),
-        State::Cancelled => format!("cancelled{ended}"),
-    };
-    if row.cancel_requested && row.state.is_alive() { format!("{text}; cancel requested") } else { text }
-}
-
-/// Why a job waits for its turn, and until about when.
-fn in_turn(row: &JobRow, hold: Option<&Hold>, now: Timestamp) -> String {
-    let Some(hold) = hold else { return format!("waits ({}), its turn is about to come", row.reason) };
-    let since = row.held_since.map(|since| format!("; held back since {}", ago(since, now))).unwrap_or_default();
-    match hold.until {
-        Some(at) => format!("waits ({}), goes on about {} ({at}): {}{since}", hold.reason, until(at, now), hold.why),
-        None => format!("waits ({}): {}{since}", hold.reason, hold.why),
-    }
-}
-
-fn attempts_text(row: &JobRow) -> String {
-    let mut text = row.attempt.to_string();
-    if row.generation > 1 {
-        text = format!("{text} since it was put back to work (generation {})", row.generation);
-    }
-    if row.takeovers > 0 {
-        text = format!("{text}; {} died with it", super::text::counted(row.takeovers.into(), "worker"));
-    }
-    if row.effect_possible {
-        text.push_str("; a call may have had an effect that nobody saw");
-    }
-    text
+/// Where it is, and the command that shows more of a dead one.
+fn state_text(row: &JobRow, hold: Option<&Hold>, now: Timestamp) -> String {
+    let text = words::state_of(row, hold, now);
+    if row.state == State::Dead { format!("{text}: lanes dead show {}", row.instance) } else { text }
 }
 
 /// The journal as a table.

@@ -3,10 +3,8 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::store::IN_TURN;
-
-/// Units of durations, largest first, in milliseconds.
-const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+use crate::observe::words::UNITS;
+pub use crate::observe::words::{ago, count, counted, duration, shorten, until};
 
 /// Text that is safe on a terminal: control characters (escape sequences) made visible, line breaks kept.
 pub fn clean(text: &str) -> String {
@@ -16,61 +14,6 @@ pub fn clean(text: &str) -> String {
 /// The same on one line.
 pub fn clean_line(text: &str) -> String {
     clean(text).replace('\n', " ")
-}
-
-/// `text` cut to `most` characters, with an ellipsis where something is missing.
-pub fn shorten(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
-}
-
-/// `35000` as `35,000`.
-pub fn count(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `1 job`, `2,000 jobs`.
-pub fn counted(number: u64, noun: &str) -> String {
-    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
-}
-
-/// A duration in its two largest units: `1h 5m`, `12s`, `250ms`.
-pub fn duration(value: Duration) -> String {
-    let mut millis = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
-    let mut parts = Vec::new();
-    for (unit, scale) in UNITS {
-        let too_fine = unit == "ms" && !parts.is_empty();
-        if millis >= scale && parts.len() < 2 && !too_fine {
-            parts.push(format!("{}{unit}", millis / scale));
-            millis %= scale;
-        } else if !parts.is_empty() {
-            break; // only neighbouring units: `1d`, not `1d 3s`
-        }
-    }
-    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
-}
-
-/// How long ago `at` was.
-pub fn ago(at: Timestamp, now: Timestamp) -> String {
-    if at > now { format!("in {}", duration(at.since(now))) } else { format!("{} ago", duration(now.since(at))) }
-}
-
-/// When something will go on: `in 2m 5s`, or `due` when that time has come.
-pub fn until(at: Timestamp, now: Timestamp) -> String {
-    if at == IN_TURN {
-        return "when its budget has room".to_owned();
-    }
-    if at > now { format!("in {}", duration(at.since(now))) } else { "due".to_owned() }
 }
 
 /// Reads `10s`, `1m30s`, `500ms`: the form of the configuration.

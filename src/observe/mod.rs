@@ -1,20 +1,21 @@
 //! What is going on: one look at store, broker and budgets, the same for terminal, pages and probes.
 
 mod reading;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
-use crate::governor::view::{self, Held};
+use crate::governor::view::{self, AccountState, Held};
 use crate::governor::{Governor, sync};
 use crate::job::{LaneName, wire};
 use crate::policy::health::Incident;
 use crate::policy::pacing::Budgets;
-pub use reading::{Past, incidents, past};
-
 use crate::store::{State, StateCount, Store, StoreResult, WorkerRow};
+
+pub use reading::{Past, incidents, past};
 
 /// What there is to look at.
 #[derive(Debug, Clone)]
@@ -78,8 +79,26 @@ pub struct Picture {
     pub workers: Vec<(WorkerRow, bool)>,
     /// Who waits for a turn in a budget, most jobs first, and why.
     pub held: Vec<Held>,
+    /// What may be called and what is known of it, as the first lane of the configuration sees it.
+    pub accounts: Vec<AccountState>,
     /// What needs a person, the worst first.
     pub incidents: Vec<Incident>,
+}
+
+impl Picture {
+    /// Nothing was seen yet.
+    pub fn unseen(now: Timestamp) -> Self {
+        Self {
+            now,
+            broker: Ok(()),
+            store: Ok(()),
+            lanes: Vec::new(),
+            workers: Vec::new(),
+            held: Vec::new(),
+            accounts: Vec::new(),
+            incidents: Vec::new(),
+        }
+    }
 }
 
 /// Looks once. `store` and `broker` are what could be opened, or why not.
@@ -93,15 +112,7 @@ pub async fn look(
     for lane in &scope.lanes {
         lanes.entry(lane.clone()).or_default().configured = true;
     }
-    let mut picture = Picture {
-        now,
-        broker: Ok(()),
-        store: Ok(()),
-        lanes: Vec::new(),
-        workers: Vec::new(),
-        held: Vec::new(),
-        incidents: Vec::new(),
-    };
+    let mut picture = Picture::unseen(now);
     let mut before = Past::default();
     picture.store = match store {
         Ok(store) => {
@@ -135,6 +146,10 @@ async fn read_store(
     let governor = Governor::observer(scope.budgets.clone());
     sync::round(&governor, store, picture.now, Timestamp::EPOCH).await?;
     picture.held = view::held(&governor, store, picture.now).await?;
+    if let Some(lane) = scope.lanes.first() {
+        let held: Vec<_> = picture.held.iter().map(|held| held.of.clone()).collect();
+        picture.accounts = governor.accounts(lane, &held, picture.now);
+    }
     for (lane, letters) in store.letter_counts().await? {
         lanes.entry(lane).or_default().dead = letters;
     }

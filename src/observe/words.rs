@@ -1,0 +1,111 @@
+//! How values look to people, the same in a terminal and on a page: counts, times, durations, where a job is.
+
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::governor::view::Hold;
+use crate::store::{IN_TURN, JobRow, State};
+
+/// Units of durations, largest first, in milliseconds.
+pub const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// `text` cut to `most` characters, with an ellipsis where something is missing.
+pub fn shorten(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// `35000` as `35,000`.
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 job`, `2,000 jobs`.
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// A duration in its two largest units: `1h 5m`, `12s`, `250ms`.
+pub fn duration(value: Duration) -> String {
+    let mut millis = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
+    let mut parts = Vec::new();
+    for (unit, scale) in UNITS {
+        let too_fine = unit == "ms" && !parts.is_empty();
+        if millis >= scale && parts.len() < 2 && !too_fine {
+            parts.push(format!("{}{unit}", millis / scale));
+            millis %= scale;
+        } else if !parts.is_empty() {
+            break; // only neighbouring units: `1d`, not `1d 3s`
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
+/// How long ago `at` was.
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
+    if at > now { format!("in {}", duration(at.since(now))) } else { format!("{} ago", duration(now.since(at))) }
+}
+
+/// When something will go on: `in 2m 5s`, or `due` when that time has come.
+pub fn until(at: Timestamp, now: Timestamp) -> String {
+    if at == IN_TURN {
+        return "when its budget has room".to_owned();
+    }
+    if at > now { format!("in {}", duration(at.since(now))) } else { "due".to_owned() }
+}
+
+/// Where a job is, why, and what happens next.
+pub fn state_of(row: &JobRow, hold: Option<&Hold>, now: Timestamp) -> String {
+    let ended = row.ended_at.map(|at| format!(" {}", ago(at, now))).unwrap_or_default();
+    let text = match row.state {
+        State::Run => match row.worker {
+            Some(worker) => format!("is being called by worker {}", worker.0),
+            None => "is being called".to_owned(),
+        },
+        State::Waiting => match row.resume_at {
+            Some(IN_TURN) => in_turn(row, hold, now),
+            Some(at) => format!("waits ({}), goes on {} ({at})", row.reason, until(at, now)),
+            None => format!("waits ({})", row.reason),
+        },
+        State::Queued => "is due, on its way to a worker".to_owned(),
+        State::Done => format!("succeeded{ended}"),
+        State::Dead => format!("dead letter ({}){ended}", row.reason),
+        State::Cancelled => format!("cancelled{ended}"),
+    };
+    if row.cancel_requested && row.state.is_alive() { format!("{text}; cancel requested") } else { text }
+}
+
+/// Why a job waits for its turn, and until about when.
+fn in_turn(row: &JobRow, hold: Option<&Hold>, now: Timestamp) -> String {
+    let Some(hold) = hold else { return format!("waits ({}), its turn is about to come", row.reason) };
+    let since = row.held_since.map(|since| format!("; held back since {}", ago(since, now))).unwrap_or_default();
+    match hold.until {
+        Some(at) => format!("waits ({}), goes on about {} ({at}): {}{since}", hold.reason, until(at, now), hold.why),
+        None => format!("waits ({}): {}{since}", hold.reason, hold.why),
+    }
+}
+
+/// How often it was called, and what befell it.
+pub fn attempts_of(row: &JobRow) -> String {
+    let mut text = row.attempt.to_string();
+    if row.generation > 1 {
+        text = format!("{text} since it was put back to work (generation {})", row.generation);
+    }
+    if row.takeovers > 0 {
+        text = format!("{text}; {} died with it", counted(row.takeovers.into(), "worker"));
+    }
+    if row.effect_possible {
+        text.push_str("; a call may have had an effect that nobody saw");
+    }
+    text
+}
