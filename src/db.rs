@@ -46,6 +46,17 @@ pub struct Sqlite {
     pub wrote: Arc<Notify>,
 }
 
+impl Sqlite {
+    /// The same file over readers of its own: who uses them keeps nobody else's reads waiting.
+    #[must_use]
+    pub fn with_readers(&self, connections: u32) -> Self {
+        let Some(path) = &self.path else { return self.clone() };
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(STATEMENT_TIMEOUT).read_only(true);
+        let pool = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT);
+        Self { read: pool.connect_lazy_with(options), ..self.clone() }
+    }
+}
+
 /// Opens (and creates) the file of a `sqlite:PATH` url and brings its schema up to date.
 ///
 /// # Errors

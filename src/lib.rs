@@ -16,6 +16,7 @@ pub mod telemetry;
 pub mod publish;
 pub mod engine;
 pub mod http;
+pub mod dash;
 pub mod app;
 
 pub mod cli;

@@ -70,6 +70,14 @@ impl Stores {
         })
     }
 
+    /// A handle whose reads keep nobody else's waiting, also where a file is all there is.
+    pub(super) fn handle_apart(&self, name: &'static str, connections: u32) -> Result<Arc<dyn Store>, AppError> {
+        match self {
+            Self::Sqlite(db) => Ok(Arc::new(SqliteStore::new(db.with_readers(connections)))),
+            Self::Postgres(_) => self.handle(name, connections),
+        }
+    }
+
     pub(super) async fn migrate(&self) -> Result<(), AppError> {
         match self {
             Self::Sqlite(_) => Ok(()), // done when the file was opened

@@ -1,9 +1,11 @@
 //! The composition root: the only room that names backends. It puts parts together and decides nothing.
 
 mod backends;
+mod dash;
 pub mod library;
 mod run;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
@@ -22,6 +24,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use backends::Stores;
 pub(crate) use backends::broker_at;
+pub use dash::run_dash;
 pub(crate) use run::{Assembly, run_assembly, worker_name};
 pub use run::{WorkerOptions, budgets, run_worker};
 
@@ -49,6 +52,9 @@ pub enum AppError {
     /// A task of the worker failed.
     #[error(transparent)]
     Worker(#[from] WorkerFailed),
+    /// A dashboard that everybody could see.
+    #[error("{0} can be reached from other machines, and nobody is asked who they are: no dashboard is served there")]
+    Unguarded(SocketAddr),
     /// A url names no backend.
     #[error("{0}")]
     Url(String),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use futures_util::future::BoxFuture;
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret;
@@ -12,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::backends::Stores;
-use super::{AppError, open_broker};
+use super::{AppError, dash, open_broker};
 use crate::broker::Broker;
 use crate::clock::{self, Clock, SharedClock, SystemClock, Timestamp};
 use crate::config::Specs;
@@ -51,7 +52,7 @@ pub struct WorkerOptions {
     pub only: Option<Vec<LaneName>>,
     /// What `/metrics` shows.
     pub metrics: PrometheusHandle,
-    /// Serve `/metrics`, `/healthz` and `/readyz`.
+    /// Serve the dashboard, `/metrics`, `/healthz` and `/readyz`.
     pub http: bool,
     /// Told the address once the HTTP server has its port.
     pub bound: Option<oneshot::Sender<SocketAddr>>,
@@ -77,23 +78,24 @@ pub fn run_worker<'a>(
         let health = Health::expecting(parts.into_iter().chain(lanes.iter().map(|lane| format!("lane:{lane}"))));
         let over = CancellationToken::new();
         let _ends_server = over.clone().drop_guard();
+        let broker = open_broker(specs, &shared).await?;
         if options.http {
             let server = Server::bind(specs.http.listen).await?;
-            tracing::info!(address = %server.address(), "serving /metrics, /healthz and /readyz");
             if let Some(bound) = options.bound {
                 // nobody may be waiting for it any more
                 let _unheard = bound.send(server.address());
             }
             let render = options.metrics.clone();
             let sources = Sources { metrics: Arc::new(move || render.render()), health: health.clone() };
-            tokio::spawn(server.run(status::router(sources), over.clone()));
+            let router = pages(specs, sources, &broker, &shared, server.address(), &over);
+            tokio::spawn(server.run(router, over.clone()));
         }
         let connections = specs.lanes.iter().map(|lane| lane.concurrency as usize).max().unwrap_or_default();
         let targets = specs.endpoints.iter().map(|endpoint| target(endpoint, connections)).collect();
         let dispatch = HttpDispatch::new(targets, Arc::clone(&shared))?;
         let assembly = Assembly {
             settings,
-            broker: open_broker(specs, &shared).await?,
+            broker,
             store_url: specs.store.url.expose_secret().to_owned(),
             dispatch: Arc::new(dispatch),
             telemetry: telemetry.clone(),
@@ -103,6 +105,27 @@ pub fn run_worker<'a>(
         };
         run_assembly(assembly, stop).await
     })
+}
+
+/// What is served at `address`: probes and metrics everywhere, the dashboard where nobody sees it unasked.
+fn pages(
+    specs: &Specs,
+    sources: Sources,
+    broker: &Arc<dyn Broker>,
+    clock: &SharedClock,
+    address: SocketAddr,
+    over: &CancellationToken,
+) -> Router {
+    if dash::is_guarded(specs, address) {
+        tracing::info!(%address, "serving the dashboard, /metrics, /healthz and /readyz");
+        return status::probes(sources).merge(dash::router(specs, Arc::clone(broker), clock, false, over));
+    }
+    tracing::warn!(
+        %address,
+        "serving /metrics, /healthz and /readyz, and no dashboard: other machines can reach this address, and nobody \
+         is asked who they are; set [http.auth] in lanes.toml for that"
+    );
+    status::router(sources)
 }
 
 /// A worker that lacks only its store.

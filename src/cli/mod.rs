@@ -11,6 +11,7 @@ mod confirm;
 mod worker;
 mod publish;
 mod status;
+mod dash;
 mod jobs;
 mod limits;
 mod plan;
@@ -34,6 +35,8 @@ Examples:
       watch it work for twenty seconds, with nothing installed
   lanes worker
       consume all configured lanes and call their endpoints
+  lanes dash --listen 127.0.0.1:9465 --read-only
+      serve the dashboard alone; a worker serves it as well, at http.listen
   lanes publish bulk --endpoint crm --id contact-42 --data '{\"name\":\"Ada\"}'
       publish one job; the same id within the deduplication window is called once
   lanes publish bulk --endpoint crm --from contacts.ndjson
@@ -65,6 +68,8 @@ enum Command {
     Publish(Box<publish::PublishArgs>),
     /// Show lanes, waiting jobs and workers; exit 3 when something needs attention
     Status(status::StatusArgs),
+    /// Serve the dashboard alone, of workers that run elsewhere
+    Dash(dash::DashArgs),
     /// Look at jobs, cancel them, run them again
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
@@ -125,6 +130,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Worker(args) => worker::run(&globals, args).await,
         Command::Publish(args) => publish::run(quiet()?, *args).await,
         Command::Status(args) => status::run(quiet()?, args).await,
+        Command::Dash(args) => dash::run(&globals, args).await,
         Command::Jobs(command) => jobs::run(quiet()?, command).await,
         Command::Limits(command) => limits::run(quiet()?, command).await,
         Command::Dead(command) => dead::run(quiet()?, command).await,

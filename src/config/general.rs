@@ -6,8 +6,8 @@ use url::Url;
 
 use super::reader::{Fault, Reader};
 use super::secret::{self, Secret};
-use super::specs::{BrokerSpec, HttpSpec, LogFormat, LogSpec, RetentionSpec, StoreSpec, WorkerSpec};
-use super::value::{Size, Word, duration, flag, integer, size, socket_address, some_text, word};
+use super::specs::{BrokerSpec, LogFormat, LogSpec, RetentionSpec, StoreSpec, WorkerSpec};
+use super::value::{Size, Word, duration, integer, size, some_text, word};
 
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_hours(24);
@@ -96,21 +96,6 @@ fn check_server_url(url: &str) -> Result<Url, Fault> {
         return Err(Fault::new("names no host"));
     }
     Ok(parsed)
-}
-
-/// `[http]`
-pub fn http(root: &Reader<'_>) -> HttpSpec {
-    root.table("http", |table| {
-        let listen = table.get_or("listen", ([127, 0, 0, 1], 9464).into(), socket_address);
-        let enabled = table.get_or("enabled", true, flag);
-        if enabled && !listen.ip().is_loopback() {
-            table.warn(
-                "listen",
-                "can be reached from other machines, and nobody is asked who they are: restrict who gets there",
-            );
-        }
-        HttpSpec { listen, enabled }
-    })
 }
 
 /// `[dedup]` and `[retention]`

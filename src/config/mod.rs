@@ -4,6 +4,7 @@ mod budgets;
 mod document;
 mod endpoints;
 mod general;
+mod http;
 mod lanes;
 mod later;
 mod limits;
@@ -113,7 +114,7 @@ fn read_source(
 
 fn specs(root: &Reader<'_>) -> Specs {
     let (broker, store) = general::queues(root);
-    let http = general::http(root);
+    let http = http::http(root);
     let (dedup_window, retention) = general::windows(root);
     let worker = general::worker(root);
     let log = general::log(root);

@@ -1,7 +1,7 @@
 //! What a configuration says, as plain data: read once at start, handed to the parts, not kept.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
@@ -54,12 +54,64 @@ pub struct StoreSpec {
 }
 
 /// The worker's own HTTP server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct HttpSpec {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Whether it is started at all.
     pub enabled: bool,
+    /// Who may see the dashboard.
+    pub auth: AuthSpec,
+}
+
+/// How people are asked who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMode {
+    /// They are not; only where nobody else can reach the address.
+    None,
+    /// By a token.
+    Token,
+    /// By name and password.
+    Basic,
+    /// A proxy has asked.
+    Proxy,
+}
+
+/// What a user of the dashboard may do; each may do what the one before may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserRole {
+    /// Looks.
+    Viewer,
+    /// Also acts on jobs.
+    Operator,
+    /// Also changes what there is.
+    Admin,
+}
+
+/// Who may see the dashboard.
+#[derive(Debug, Clone)]
+pub struct AuthSpec {
+    /// How people are asked.
+    pub mode: AuthMode,
+    /// Mode proxy: the header that names the user.
+    pub header: HeaderName,
+    /// Mode proxy: who may send it.
+    pub from: Vec<IpAddr>,
+    /// Mode proxy: what users may do that are not named.
+    pub role: UserRole,
+    /// Users, in the order of the file.
+    pub users: Vec<UserSpec>,
+}
+
+/// One user of the dashboard.
+#[derive(Debug, Clone)]
+pub struct UserSpec {
+    /// The name.
+    pub name: String,
+    /// What he may do.
+    pub role: UserRole,
+    /// The token, or the hash of the password; empty in mode proxy.
+    pub secret: SecretString,
 }
 
 /// How a worker process behaves.

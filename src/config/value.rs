@@ -1,11 +1,11 @@
 //! Kinds of values: what text and numbers of a setting may say, and how a value is shown.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderName, Method};
 use serde_json::Value as Json;
 
 use super::document::{Node, Value};
@@ -45,6 +45,8 @@ shown! {
     Duration: |duration| duration_text(*duration).into();
     Size: |size| size_text(size.0).into();
     SocketAddr: |address| address.to_string().into();
+    IpAddr: |address| address.to_string().into();
+    HeaderName: |name| name.as_str().into();
     Method: |method| method.as_str().into();
     Json: |json| json.clone();
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use self::listener::Bounded;
+use self::listener::{Bounded, Peer};
 use crate::clock;
 
 /// Longest wait for open requests when the server stops.
@@ -61,11 +61,12 @@ impl Server {
     ///
     /// Requests to a loopback address must name a loopback host, so that no web page can reach it by DNS rebinding.
     pub async fn run(self, router: Router, stop: CancellationToken) {
-        let mut router = router.layer(middleware::map_response(guard::add_headers));
+        let mut router =
+            router.layer(middleware::map_response(guard::add_headers)).layer(middleware::from_fn(listener::tell_peer));
         if self.address.ip().is_loopback() {
             router = router.layer(middleware::from_fn(guard::require_local_host));
         }
-        let serving = axum::serve(Bounded::new(self.listener), router)
+        let serving = axum::serve(Bounded::new(self.listener), router.into_make_service_with_connect_info::<Peer>())
             .with_graceful_shutdown(stop.clone().cancelled_owned())
             .into_future();
         let mut serving = pin!(serving);

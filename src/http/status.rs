@@ -1,4 +1,4 @@
-//! What machines ask: `/metrics`, `/healthz`, `/readyz`, and a page that lists them.
+//! What machines ask: `/metrics`, `/healthz`, `/readyz`, and where there is no dashboard a page that lists them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,10 +41,19 @@ impl fmt::Debug for Sources {
     }
 }
 
-/// The routes.
+/// The routes, with a page that lists them.
 pub fn router(sources: Sources) -> Router {
+    probes(sources).route("/", get(async || INDEX))
+}
+
+/// Whether this process is alive; nothing else is known of it.
+pub fn alive() -> Router {
+    Router::new().route("/healthz", get(async || "ok\n"))
+}
+
+/// The routes, beside pages that come from elsewhere.
+pub fn probes(sources: Sources) -> Router {
     Router::new()
-        .route("/", get(async || INDEX))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))

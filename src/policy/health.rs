@@ -181,6 +181,25 @@ pub enum Kind {
     DurationRising,
 }
 
+impl Kind {
+    /// As a word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BrokerUnreachable => "broker_unreachable",
+            Self::StoreUnreachable => "store_unreachable",
+            Self::NoWorker => "no_worker",
+            Self::RealtimeWaits => "realtime_waits",
+            Self::WorkerSilent => "worker_silent",
+            Self::Exhaustion => "exhaustion",
+            Self::RateLimitSpike => "rate_limit_spike",
+            Self::LaneStuck => "lane_stuck",
+            Self::DeadLetters => "dead_letters",
+            Self::BackoffRising => "backoff_rising",
+            Self::DurationRising => "duration_rising",
+        }
+    }
+}
+
 /// Something that needs a person.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Incident {

@@ -27,6 +27,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("publish", &["broker", "message", "job", "telemetry", "clock"]),
     ("engine", &["broker", "store", "governor", "dispatch", "policy", "telemetry", "job", "message", "clock"]),
     ("http", &["store", "telemetry", "job", "clock"]),
+    ("dash", &["governor", "observe", "store", "policy", "job", "clock"]),
     ("testing", &["broker", "store", "dispatch", "message", "job", "clock"]),
     (
         "cli",
@@ -39,6 +40,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "observe",
             "plan",
             "http",
+            "dash",
             "telemetry",
             "broker",
             "store",

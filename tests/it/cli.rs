@@ -1,5 +1,6 @@
 //! The program as people and scripts use it: the real binary, its output and its exit codes, on SQLite files.
 
+mod dash;
 mod limits;
 
 use std::fmt::Write as _;

@@ -1,5 +1,6 @@
 //! lanes.toml and the environment: what is understood, and what a person is told when it is not.
 
+mod access;
 mod budgets;
 mod items;
 
@@ -972,7 +973,8 @@ fn everything() -> String {
     DEFAULT_FILE.lines().map(switched_on).collect()
 }
 
-const EVERYTHING_ENV: Env<'static> = &[("CRM_TOKEN", "t0ken"), ("CRM_SIGNING", "s1gn")];
+const EVERYTHING_ENV: Env<'static> =
+    &[("CRM_TOKEN", "t0ken"), ("CRM_SIGNING", "s1gn"), ("DASHBOARD_ALICE", "a-token-that-is-long-enough")];
 
 #[test]
 fn the_default_file_works_as_it_is() {
@@ -1004,7 +1006,8 @@ fn the_default_file_shows_every_setting_with_its_default() {
         let missing = setting.origin == "default" && key != "lanes.bulk.reserve";
         assert!(!missing, "{key} is not in lanes.toml");
     }
-    let examples = ["lanes.realtime.reserve", "endpoints.crm.allow_methods", "endpoints.crm.allow_paths"];
+    let examples =
+        ["http.auth.mode", "lanes.realtime.reserve", "endpoints.crm.allow_methods", "endpoints.crm.allow_paths"];
     for setting in default_file().settings {
         let key = setting.path.join(".");
         if !examples.contains(&key.as_str()) {

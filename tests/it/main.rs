@@ -6,6 +6,7 @@ mod cli;
 mod compose;
 mod config;
 mod crash;
+mod dash;
 mod demo;
 mod deps;
 mod dispatch;

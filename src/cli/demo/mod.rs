@@ -124,7 +124,7 @@ pub async fn run(json: bool, args: DemoArgs) -> Result<Exit, CliError> {
         ends_after: args.run_for,
         per_minute,
         records: args.records,
-        metrics: format!("http://{metrics}/metrics"),
+        dashboard: format!("http://{metrics}/"),
         try_next: format!("LANES_CONFIG={} lanes status", home.config().display()),
         slots: observe::slots(&specs),
         pace: Pace::default(),
@@ -329,9 +329,10 @@ impl Show {
         let per_minute = summary::grouped(observer.per_minute);
         say(&format!(
             "lanes demo: an import of {} records against an API that allows {per_minute} calls a minute for each tenant\n\
-             metrics {}\nfiles   {}\ntry     {}\n",
+             dashboard {}\nmetrics   {}metrics\nfiles     {}\ntry       {}\n",
             summary::grouped(observer.records.into()),
-            observer.metrics,
+            observer.dashboard,
+            observer.dashboard,
             home.dir().display(),
             observer.try_next,
         ));

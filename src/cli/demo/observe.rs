@@ -43,7 +43,7 @@ pub struct Observer {
     pub ends_after: Option<Duration>,
     pub per_minute: u64,
     pub records: u32,
-    pub metrics: String,
+    pub dashboard: String,
     pub try_next: String,
     pub slots: [u64; 2],
     pub pace: Pace,
@@ -106,7 +106,7 @@ impl Observer {
             per_second: self.pace.per_second(),
             realtime_now: self.latency(now.minus(NOW).max(self.began), now),
             realtime_idle: realtime.during_import.and(realtime.idle),
-            metrics: self.metrics.clone(),
+            dashboard: self.dashboard.clone(),
             try_next: self.try_next.clone(),
         })
     }

@@ -88,8 +88,8 @@ pub struct View {
     pub realtime_now: Option<Quantiles>,
     /// Real-time latency before the import.
     pub realtime_idle: Option<Quantiles>,
-    /// Where the metrics are.
-    pub metrics: String,
+    /// Where the dashboard is.
+    pub dashboard: String,
     /// What to try in another terminal.
     pub try_next: String,
 }
@@ -119,8 +119,8 @@ pub fn picture(view: &View, width: usize, height: usize) -> Vec<String> {
     lines.push(the_api(view));
     lines.push(realtime(view));
     lines.push(String::new());
-    lines.push(format!(" metrics {}", view.metrics));
-    lines.push(format!(" try     {}", view.try_next));
+    lines.push(format!(" dashboard {}", view.dashboard));
+    lines.push(format!(" try       {}", view.try_next));
     if lines.len() > height {
         // a low terminal: first what can be missed
         lines.retain(|line| !line.is_empty());
@@ -377,7 +377,7 @@ mod tests {
             per_second: (200, 118),
             realtime_now: Quantiles::of(&[4_100, 11_000]),
             realtime_idle: Quantiles::of(&[3_000]),
-            metrics: "http://127.0.0.1:9464/metrics".to_owned(),
+            dashboard: "http://127.0.0.1:9464/".to_owned(),
             try_next: "lanes status".to_owned(),
         }
     }

@@ -1,0 +1,122 @@
+//! Puts the dashboard together: its own connections to the store, the broker's depths, and who may see it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::Router;
+use secrecy::ExposeSecret;
+use tokio::sync::{OnceCell, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::backends::Stores;
+use super::{AppError, open_broker, scope};
+use crate::broker::Broker;
+use crate::clock::SharedClock;
+use crate::config::Specs;
+use crate::config::specs::{AuthMode, AuthSpec, UserRole, UserSpec};
+use crate::dash::access::{Access, Passwords, Proxy, Role, Tokens, User};
+use crate::dash::{self, Parts, Source};
+use crate::http::{Server, status};
+use crate::observe::{self, Picture, Scope};
+use crate::store::Store;
+
+/// Connections of the dashboard to the store.
+const DASH_CONNECTIONS: u32 = 2;
+
+/// Where the dashboard reads from.
+#[derive(Debug)]
+struct Doors {
+    scope: Scope,
+    url: secrecy::SecretString,
+    broker: Arc<dyn Broker>,
+    /// Opened when the first page is asked for: nobody may ever ask.
+    store: OnceCell<Arc<dyn Store>>,
+    clock: SharedClock,
+}
+
+#[async_trait]
+impl Source for Doors {
+    fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    async fn store(&self) -> Result<Arc<dyn Store>, String> {
+        let open = async || Stores::open(self.url.expose_secret()).await?.handle_apart("dash", DASH_CONNECTIONS);
+        self.store.get_or_try_init(open).await.cloned().map_err(|error: AppError| error.to_string())
+    }
+
+    async fn look(&self) -> Picture {
+        let store = self.store().await;
+        let store = store.as_deref().map_err(Clone::clone);
+        observe::look(&self.scope, store, Ok(&*self.broker), self.clock.now()).await
+    }
+}
+
+/// Whether the dashboard may be served at `address`: where others can reach it, only to those who say who they are.
+pub(super) fn is_guarded(specs: &Specs, address: SocketAddr) -> bool {
+    address.ip().is_loopback() || specs.http.auth.mode != AuthMode::None
+}
+
+/// The dashboard's routes, fed until `stop`.
+pub(super) fn router(
+    specs: &Specs,
+    broker: Arc<dyn Broker>,
+    clock: &SharedClock,
+    read_only: bool,
+    stop: &CancellationToken,
+) -> Router {
+    let (url, clock) = (specs.store.url.clone(), Arc::clone(clock));
+    let doors = Doors { scope: scope(specs), url, broker, store: OnceCell::new(), clock: Arc::clone(&clock) };
+    let access = access(&specs.http.auth);
+    dash::router(Parts { source: Arc::new(doors), access, read_only, clock }, stop)
+}
+
+fn access(spec: &AuthSpec) -> Access {
+    let user = |user: &UserSpec| User { name: user.name.as_str().into(), role: role(user.role) };
+    let users = || spec.users.iter().map(|spec| (user(spec), spec.secret.clone()));
+    match spec.mode {
+        AuthMode::None => Access::Open,
+        AuthMode::Token => Access::Token(Tokens::new(users())),
+        AuthMode::Basic => Access::Basic(Passwords::new(users())),
+        AuthMode::Proxy => Access::Proxy(Proxy {
+            header: spec.header.clone(),
+            from: spec.from.clone(),
+            others: role(spec.role),
+            users: spec.users.iter().map(|user| (user.name.clone(), role(user.role))).collect(),
+        }),
+    }
+}
+
+fn role(role: UserRole) -> Role {
+    match role {
+        UserRole::Viewer => Role::Viewer,
+        UserRole::Operator => Role::Operator,
+        UserRole::Admin => Role::Admin,
+    }
+}
+
+/// Serves the dashboard alone, of an installation whose workers run elsewhere, until `stop`; tells `bound` where.
+///
+/// # Errors
+/// The address cannot be taken, or others can reach it and nobody is asked who they are.
+pub async fn run_dash(
+    specs: &Specs,
+    listen: SocketAddr,
+    read_only: bool,
+    clock: &SharedClock,
+    bound: oneshot::Sender<SocketAddr>,
+    stop: CancellationToken,
+) -> Result<(), AppError> {
+    if !is_guarded(specs, listen) {
+        return Err(AppError::Unguarded(listen));
+    }
+    let server = Server::bind(listen).await?;
+    // nobody may be waiting for it any more
+    let _unheard = bound.send(server.address());
+    let broker = open_broker(specs, clock).await?;
+    let router = router(specs, Arc::clone(&broker), clock, read_only, &stop).merge(status::alive());
+    server.run(router, stop).await;
+    broker.close().await;
+    Ok(())
+}

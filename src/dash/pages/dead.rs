@@ -1,0 +1,157 @@
+//! Dead letters: first what they died of, by endpoint, reason and tenant, then each of them.
+
+use axum::Extension;
+use axum::extract::{Query, State as Extract};
+use axum::response::{IntoResponse, Response};
+use maud::{Markup, html};
+use serde::Deserialize;
+
+use super::Frame;
+use super::parts::{empty, field, lane, query, select, since, table, tenant};
+use crate::clock::Timestamp;
+use crate::dash::access::User;
+use crate::dash::{Shared, mask};
+use crate::job::verdict::DeadReason;
+use crate::job::{EndpointName, LaneName, Tenant};
+use crate::observe::words::{count, counted, shorten};
+use crate::store::{Letter, LetterFilter, LetterGroup};
+
+/// Most groups.
+const GROUPS_MAX: usize = 100;
+/// Most letters.
+const LETTERS_MAX: usize = 100;
+/// Most characters of a name, and of a detail.
+const NAME_MAX: usize = 60;
+const DETAIL_MAX: usize = 160;
+
+/// The filter as the url has it; empty = any.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(in crate::dash) struct Wish {
+    lane: String,
+    endpoint: String,
+    tenant: String,
+    reason: String,
+}
+
+impl Wish {
+    fn filter(&self) -> Result<LetterFilter, String> {
+        let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+        let reason =
+            given(&self.reason).map(|word| DeadReason::parse(&word).ok_or(format!("{word:?} is no reason to die")));
+        Ok(LetterFilter {
+            lane: given(&self.lane).map(|name| LaneName::new(&name)).transpose().map_err(|e| e.to_string())?,
+            endpoint: given(&self.endpoint)
+                .map(|name| EndpointName::new(&name))
+                .transpose()
+                .map_err(|e| e.to_string())?,
+            tenant: given(&self.tenant).map(|name| Tenant::new(&name)).transpose().map_err(|e| e.to_string())?,
+            reason: reason.transpose()?,
+            limit: LETTERS_MAX,
+        })
+    }
+
+    fn is_filter(&self) -> bool {
+        [&self.lane, &self.endpoint, &self.tenant, &self.reason].iter().any(|value| !value.is_empty())
+    }
+}
+
+/// `GET /dead`
+pub(in crate::dash) async fn show(
+    Extract(dash): Extract<Shared>,
+    Extension(user): Extension<User>,
+    Query(wish): Query<Wish>,
+) -> Response {
+    let seen = dash.live.fresh().await;
+    let asked = match wish.filter() {
+        Err(wrong) => Err(wrong),
+        Ok(filter) => Ok(dash
+            .read(async |store| {
+                Ok((store.letter_groups(GROUPS_MAX).await?, store.letters(&filter).await?, store.time().await?))
+            })
+            .await),
+    };
+    let found = match asked {
+        Err(wrong) => html! { p.problem role="alert" { (wrong) } },
+        Ok(Err(unreadable)) => return unreadable.into_response(),
+        Ok(Ok((all, letters, now))) => html! {
+            section aria-labelledby="groups" {
+                h2 #groups { "What they died of" }
+                (groups(&all, now))
+            }
+            section aria-labelledby="letters" {
+                h2 #letters { @if wish.is_filter() { "Those of the filter, the latest first" } @else { "The latest" } }
+                (list(&letters, now, wish.is_filter()))
+            }
+        },
+    };
+    let body = html! { h1 { "Dead letters" } (form(&dash, &wish)) (found) };
+    Frame::new("Dead letters", "/dead", &user, seen.as_deref(), "health").page(&dash, &body)
+}
+
+fn form(dash: &Shared, wish: &Wish) -> Markup {
+    let scope = dash.source.scope();
+    let mut endpoints: Vec<&str> = scope.budgets.endpoints.keys().map(EndpointName::as_str).collect();
+    endpoints.sort_unstable();
+    html! {
+        form.filter action="/dead" role="search" aria-label="Filter dead letters" {
+            (select("lane", "Lane", &wish.lane, scope.lanes.iter().map(LaneName::as_str)))
+            (select("endpoint", "Endpoint", &wish.endpoint, endpoints.into_iter()))
+            (select("reason", "Reason", &wish.reason, DeadReason::ALL.iter().map(|reason| reason.as_str())))
+            (field("tenant", "Tenant", &wish.tenant))
+            button { "Filter" }
+            a href="/dead" { "Clear" }
+        }
+    }
+}
+
+fn groups(groups: &[LetterGroup], now: Timestamp) -> Markup {
+    let row = |group: &LetterGroup| {
+        let endpoint = group.endpoint.as_deref().unwrap_or_default();
+        let tenant_name = group.tenant.as_ref().map(Tenant::as_str).unwrap_or_default();
+        let these = query(&[("endpoint", endpoint), ("reason", group.reason.as_str()), ("tenant", tenant_name)]);
+        html! {
+            td { @if endpoint.is_empty() { span.quiet { "not known" } } @else { (shorten(endpoint, NAME_MAX)) } }
+            td { a href={ "/dead?" (these) } { (group.reason.as_str().replace('_', " ")) } }
+            td { @match &group.tenant { Some(of) => (tenant(of)), None => span.quiet { "not known" } } }
+            td.number { (count(group.letters)) }
+            td { (since(group.first_at, now)) }
+            td { (since(group.last_at, now)) }
+        }
+    };
+    let rows: Vec<Markup> = groups.iter().map(row).collect();
+    if rows.is_empty() {
+        return empty("There are no dead letters: no job was given up, and none is kept from before.");
+    }
+    let all = groups.iter().map(|group| group.letters).sum();
+    html! {
+        p { (counted(all, "letter")) " in " (counted(groups.len() as u64, "group")) @if groups.len() == GROUPS_MAX { ", the largest only" } }
+        (table("Dead letters by cause", &["Endpoint", "Reason", "Tenant", ">Letters", "First", "Last"], &rows))
+    }
+}
+
+/// Letters as a table.
+pub(super) fn list(letters: &[Letter], now: Timestamp, filtered: bool) -> Markup {
+    let row = |letter: &Letter| {
+        let id = letter.id.as_deref().unwrap_or("not readable");
+        html! {
+            td { a href={ "/jobs/" (letter.instance) } { (shorten(id, NAME_MAX)) } }
+            td { (lane(&letter.lane)) }
+            td { (shorten(letter.endpoint.as_deref().unwrap_or("–"), NAME_MAX)) }
+            td { @match &letter.tenant { Some(of) => (tenant(of)), None => span.quiet { "–" } } }
+            td { (letter.reason.as_str().replace('_', " ")) }
+            td.why { (shorten(&mask::text(&letter.detail), DETAIL_MAX)) }
+            td.number { (letter.attempts) }
+            td { (since(letter.died_at, now)) }
+        }
+    };
+    let rows: Vec<Markup> = letters.iter().map(row).collect();
+    if rows.is_empty() {
+        return empty(if filtered { "No dead letter fits this filter." } else { "None." });
+    }
+    let heads = ["Id", "Lane", "Endpoint", "Tenant", "Reason", "Detail", ">Calls", "Died"];
+    html! {
+        (table("Dead letters", &heads, &rows))
+        @if letters.len() == LETTERS_MAX { p.quiet { "The latest " (LETTERS_MAX) " only: filter for others." } }
+    }
+}

@@ -1,0 +1,110 @@
+//! All lanes, and one of them.
+
+use axum::Extension;
+use axum::extract::{Path, State as Extract};
+use axum::http::StatusCode;
+use axum::response::Response;
+use maud::{Markup, html};
+
+use super::overview;
+use super::parts::{empty, next, number, query, since, table};
+use super::{Frame, error, live, unseen};
+use crate::dash::Shared;
+use crate::dash::access::User;
+use crate::dash::live::Snapshot;
+use crate::job::LaneName;
+use crate::observe::Lane;
+use crate::store::StateCount;
+
+/// `GET /lanes`
+pub(in crate::dash) async fn list(Extract(dash): Extract<Shared>, Extension(user): Extension<User>) -> Response {
+    let seen = dash.live.fresh().await;
+    let body = html! { h1 { "Lanes" } (live(&seen.as_deref().map_or_else(unseen, all))) };
+    Frame::new("Lanes", "/lanes", &user, seen.as_deref(), "lanes").page(&dash, &body)
+}
+
+/// What of the list is live.
+pub(in crate::dash) fn all(seen: &Snapshot) -> Markup {
+    overview::lanes(&seen.picture)
+}
+
+/// `GET /lanes/{lane}`
+pub(in crate::dash) async fn show(
+    Extract(dash): Extract<Shared>,
+    Extension(user): Extension<User>,
+    Path(name): Path<String>,
+) -> Response {
+    let seen = dash.live.fresh().await;
+    let known = |name: &LaneName| {
+        let found = seen.as_deref().is_some_and(|seen| seen.picture.lanes.iter().any(|(lane, _)| lane == name));
+        found || dash.source.scope().lanes.contains(name)
+    };
+    let Some(name) = LaneName::new(&name).ok().filter(known) else {
+        return error(StatusCode::NOT_FOUND, "No lane of that name is configured, and no job is in one.");
+    };
+    let title = format!("Lane {name}");
+    let shown = seen.as_deref().map_or_else(unseen, |seen| one(seen, &name));
+    let body = html! {
+        h1 { "Lane " (name) }
+        p { a href={ "/jobs?" (query(&[("lane", name.as_str())])) } { "Its jobs" } " · "
+            a href={ "/dead?" (query(&[("lane", name.as_str())])) } { "Its dead letters" } }
+        (live(&shown))
+    };
+    let mut frame = Frame::new(&title, "/lanes", &user, seen.as_deref(), "lane");
+    frame.events = query(&[("view", "lane"), ("lane", name.as_str())]);
+    frame.page(&dash, &body)
+}
+
+/// What of one lane is live.
+pub(in crate::dash) fn one(seen: &Snapshot, name: &LaneName) -> Markup {
+    let picture = &seen.picture;
+    let Some((_, lane)) = picture.lanes.iter().find(|(lane, _)| lane == name) else {
+        return empty("Nothing is known of this lane.");
+    };
+    let workers: Vec<_> = picture
+        .workers
+        .iter()
+        .filter(|(worker, _)| worker.lanes.split(',').any(|lane| lane.trim() == name.as_str()))
+        .collect();
+    html! {
+        p { (overview::lane_state(lane, picture)) }
+        dl.facts {
+            dt { "Ready in its queue" } dd { (number(picture.broker.is_ok().then_some(lane.ready))) }
+            dt { "Released, on their way" } dd { (number(picture.broker.is_ok().then_some(lane.due))) }
+            dt { "In workers' hands" } dd { @match lane.unacked { Some(held) => (number(Some(held))), None => "not told by this broker" } }
+            dt { "Dead letters" } dd { (number(picture.store.is_ok().then_some(lane.dead))) }
+            dt { "Oldest that waits" } dd { @match lane.oldest() { Some(at) => (since(at, picture.now)), None => "nothing waits" } }
+        }
+        section aria-labelledby="reasons" {
+            h2 #reasons { "Why its jobs wait" }
+            (reasons(lane, picture.now, name))
+        }
+        section aria-labelledby="held" {
+            h2 #held { "Whose turn it is" }
+            (overview::held(picture.held.iter().filter(|held| held.of.lane == *name), picture.now))
+        }
+        section aria-labelledby="workers" {
+            h2 #workers { "Its workers" }
+            @if workers.is_empty() { (empty("No registered worker consumes this lane.")) }
+            @else { (super::workers::list(workers.into_iter(), picture.now)) }
+        }
+    }
+}
+
+fn reasons(lane: &Lane, now: crate::clock::Timestamp, name: &LaneName) -> Markup {
+    let row = |found: &StateCount| {
+        let jobs = query(&[("lane", name.as_str()), ("state", found.state.as_str()), ("reason", &found.reason)]);
+        html! {
+            td { (super::parts::state(found.state)) }
+            td { @if found.reason.is_empty() { span.quiet { "–" } } @else { (found.reason) } }
+            td.number { a href={ "/jobs?" (jobs) } { (number(Some(found.jobs))) } }
+            td { (next(found.next_resume_at, now)) }
+            td { @match found.oldest_published_at { Some(at) => (since(at, now)), None => "–" } }
+        }
+    };
+    let rows: Vec<Markup> = lane.counts.iter().map(row).collect();
+    if rows.is_empty() {
+        return empty("No job of this lane waits: those in its queue are taken as workers have room.");
+    }
+    table("Waiting jobs by reason", &["State", "Reason", ">Jobs", "Next", "Oldest"], &rows)
+}

@@ -1,0 +1,155 @@
+//! The pages: what stands around each of them, and how one says that it cannot show what it should.
+
+pub mod dead;
+pub mod job;
+pub mod jobs;
+pub mod lanes;
+pub mod limits;
+pub mod overview;
+mod parts;
+pub mod tenant;
+mod timeline;
+pub mod workers;
+
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+use maud::{DOCTYPE, Markup, html};
+
+use super::access::{Access, User};
+use super::live::Snapshot;
+use super::{Dash, Unreadable, assets};
+
+/// Pages of the navigation: name and path.
+const NAVIGATION: [(&str, &str); 6] = [
+    ("Overview", "/"),
+    ("Lanes", "/lanes"),
+    ("Jobs", "/jobs"),
+    ("Limits", "/limits"),
+    ("Dead letters", "/dead"),
+    ("Workers", "/workers"),
+];
+
+/// What stands around a page.
+struct Frame<'a> {
+    /// Its name.
+    title: &'a str,
+    /// Where in the navigation it belongs.
+    here: &'a str,
+    /// Who looks.
+    user: &'a User,
+    /// What was seen last.
+    seen: Option<&'a Snapshot>,
+    /// The query of its stream.
+    events: String,
+}
+
+impl Frame<'_> {
+    fn new<'a>(title: &'a str, here: &'a str, user: &'a User, seen: Option<&'a Snapshot>, view: &str) -> Frame<'a> {
+        Frame { title, here, user, seen, events: format!("view={view}") }
+    }
+
+    /// The page.
+    fn page(&self, dash: &Dash, body: &Markup) -> Response {
+        let may_leave = matches!(dash.access, Access::Token(_));
+        let markup = html! {
+            (DOCTYPE)
+            html lang="en" {
+                (head(self.title))
+                body data-events={ "/events?" (self.events) } {
+                    a.skip href="#main" { "Skip to the content" }
+                    header.top {
+                        a.brand href="/" { "lanes" }
+                        nav aria-label="Main" {
+                            ul {
+                                @for (name, path) in NAVIGATION {
+                                    li { a href=(path) aria-current=[(path == self.here).then_some("page")] { (name) } }
+                                }
+                            }
+                        }
+                        p.who {
+                            @if !self.user.name.is_empty() { span { (self.user.name) " " } }
+                            span.role { (self.user.role.as_str()) }
+                            @if may_leave {
+                                form method="post" action="/logout" { button { "Leave" } }
+                            }
+                        }
+                    }
+                    (health(self.seen))
+                    main #main tabindex="-1" { (body) }
+                    footer {
+                        span { "lanes " (env!("CARGO_PKG_VERSION")) }
+                        noscript { span { " · This page does not update by itself without JavaScript: reload it." } }
+                    }
+                }
+            }
+        };
+        Html(markup.into_string()).into_response()
+    }
+}
+
+/// The line that every page has: whether a person is needed, and how old that is.
+pub(super) fn health(seen: Option<&Snapshot>) -> Markup {
+    let found = seen.map(|seen| &seen.picture.incidents[..]).unwrap_or_default();
+    html! {
+        section #health.health aria-label="Health" {
+            @match (seen, found.first()) {
+                (None, _) => p.stale role="status" { span.mark aria-hidden="true" { "?" } " Nothing was seen yet: store and broker do not answer." },
+                (Some(_), None) => p.good role="status" { span.mark aria-hidden="true" { "✓" } " Healthy" },
+                (Some(_), Some(first)) => p.bad role="status" {
+                    span.mark aria-hidden="true" { "!" }
+                    " " strong { (found.len()) @if found.len() == 1 { " incident" } @else { " incidents" } }
+                    " " span { (first.message) }
+                },
+            }
+            @if let Some(seen) = seen {
+                // the script counts on from here, by its own clock
+                p.age { "as of " (parts::moment(seen.picture.now)) span #age { } }
+            }
+        }
+    }
+}
+
+fn head(title: &str) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            meta name="color-scheme" content="light dark";
+            title { (title) " · lanes" }
+            link rel="icon" href=(assets::ICON.url()) type="image/svg+xml";
+            link rel="stylesheet" href=(assets::STYLE.url());
+            script src=(assets::SCRIPT.url()) defer { }
+        }
+    }
+}
+
+/// A page without navigation.
+pub(super) fn bare(title: &str, body: &Markup) -> Response {
+    let markup = html! {
+        (DOCTYPE)
+        html lang="en" { (head(title)) body { main #main.bare { p.brand { "lanes" } (body) } } }
+    };
+    Html(markup.into_string()).into_response()
+}
+
+/// A page that says what is wrong.
+pub(super) fn error(status: StatusCode, text: &str) -> Response {
+    let title = status.canonical_reason().unwrap_or("Error");
+    (status, bare(title, &html! { h1 { (title) } p { (text) } p { a href="/" { "To the overview" } } })).into_response()
+}
+
+impl IntoResponse for Unreadable {
+    fn into_response(self) -> Response {
+        error(StatusCode::SERVICE_UNAVAILABLE, &self.0)
+    }
+}
+
+/// What is live on a page: everything in it is replaced when something new is seen.
+fn live(body: &Markup) -> Markup {
+    html! { div #live { (body) } }
+}
+
+/// Said in place of what is live while nothing was seen.
+fn unseen() -> Markup {
+    html! { p.empty { "Store and broker did not answer in time. This page fills itself as soon as they do." } }
+}

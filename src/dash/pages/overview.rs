@@ -1,0 +1,228 @@
+//! The first page: what on-call has to see within five seconds.
+
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State as Extract;
+use axum::response::Response;
+use maud::{Markup, html};
+
+use super::parts::{badge, bar, empty, endpoint, incidents, lane, next, number, since, table, tenant};
+use super::{Frame, live, unseen};
+use crate::clock::Timestamp;
+use crate::dash::Shared;
+use crate::dash::access::User;
+use crate::dash::live::Snapshot;
+use crate::governor::view::{AccountState, Held};
+use crate::job::LaneName;
+use crate::job::verdict::WaitReason;
+use crate::observe::words::{count, counted, duration};
+use crate::observe::{Lane, Picture};
+use crate::store::State;
+
+/// Most rows of a table here; the pages behind them show all.
+const ROWS_MAX: usize = 10;
+
+/// `GET /`
+pub(in crate::dash) async fn show(Extract(dash): Extract<Shared>, Extension(user): Extension<User>) -> Response {
+    let seen = dash.live.fresh().await;
+    let body = html! { h1.quiet-title { "Overview" } (live(&seen.as_deref().map_or_else(unseen, fragment))) };
+    Frame::new("Overview", "/", &user, seen.as_deref(), "overview").page(&dash, &body)
+}
+
+/// What of it is live.
+pub(in crate::dash) fn fragment(seen: &Snapshot) -> Markup {
+    let picture = &seen.picture;
+    html! {
+        (cards(picture))
+        section aria-labelledby="incidents" {
+            h2 #incidents { "Incidents" }
+            (incidents(&picture.incidents))
+        }
+        section aria-labelledby="lanes" {
+            h2 #lanes { "Lanes" }
+            (lanes(picture))
+        }
+        section aria-labelledby="held" {
+            h2 #held { "Waiting for a turn: why, and until when" }
+            (held(picture.held.iter().take(ROWS_MAX), picture.now))
+            @if picture.held.len() > ROWS_MAX { p { a href="/limits" { "All that hold jobs back" } } }
+        }
+        div.columns {
+            section aria-labelledby="budgets" {
+                h2 #budgets { "Budgets, least left first" }
+                (budgets(picture))
+            }
+            section aria-labelledby="workers" {
+                h2 #workers { "Workers" }
+                (workers(picture))
+            }
+        }
+    }
+}
+
+fn cards(picture: &Picture) -> Markup {
+    let known = picture.store.is_ok();
+    let sum = |of: fn(&Lane) -> u64| picture.lanes.iter().map(|(_, lane)| of(lane)).sum::<u64>();
+    let held: u64 = picture.held.iter().map(|held| held.of.jobs).sum();
+    let retrying = sum(|lane| waiting_for(lane, |reason| !is_held(reason)));
+    let oldest = picture.lanes.iter().filter_map(|(name, lane)| Some((lane.oldest()?, name))).min_by_key(|(at, _)| *at);
+    let dead = sum(|lane| lane.dead);
+    let shown = |value: u64| if known { count(value) } else { "?".to_owned() };
+    html! {
+        ul.cards {
+            (card("Ready", &shown_if(picture.broker.is_ok(), sum(|lane| lane.ready + lane.due)), "in queues, for any worker", ""))
+            (card("Held", &shown(held), "wait for a budget or a slot", ""))
+            (card("Retrying", &shown(retrying), "wait after a failure, or for a time", ""))
+            (card("Dead letters", &shown(dead), if dead == 0 { "none" } else { "need a decision" }, if dead == 0 { "" } else { "bad" }))
+            @match oldest {
+                Some((at, name)) => (card("Oldest waiting", &duration(picture.now.since(at)), &format!("in {name}"), "")),
+                None => (card("Oldest waiting", "–", "nothing waits", "")),
+            }
+        }
+    }
+}
+
+fn shown_if(known: bool, value: u64) -> String {
+    if known { count(value) } else { "?".to_owned() }
+}
+
+fn card(name: &str, value: &str, note: &str, kind: &str) -> Markup {
+    html! {
+        li class={ "card " (kind) } {
+            p.name { (name) }
+            p.value { (value) }
+            p.note { @if kind == "bad" { span.mark aria-hidden="true" { "! " } } (note) }
+        }
+    }
+}
+
+/// Whether a word says that jobs wait for their turn.
+fn is_held(reason: &str) -> bool {
+    let held = [WaitReason::Budget, WaitReason::Cooldown, WaitReason::Circuit, WaitReason::Concurrency];
+    held.iter().any(|held| held.as_str() == reason)
+}
+
+fn waiting_for(lane: &Lane, reason: impl Fn(&str) -> bool) -> u64 {
+    let waiting = lane.counts.iter().filter(|count| count.state == State::Waiting && reason(&count.reason));
+    waiting.map(|count| count.jobs).sum()
+}
+
+/// One row for each lane.
+pub(super) fn lanes(picture: &Picture) -> Markup {
+    let heads = ["Lane", "State", ">Ready", ">In hand", ">Held", ">Retrying", ">Due", ">Dead", "Oldest", ">Workers"];
+    let row = |(name, found): &(LaneName, Lane)| {
+        let stored = |value: u64| number(picture.store.is_ok().then_some(value));
+        let ready = picture.broker.is_ok().then_some(found.ready);
+        html! {
+            td { (lane(name)) }
+            td { (lane_state(found, picture)) }
+            td.number { (number(ready)) }
+            td.number { @if picture.broker.is_ok() && found.unacked.is_none() { span.quiet { "–" } } @else { (number(found.unacked)) } }
+            td.number { (stored(waiting_for(found, is_held))) }
+            td.number { (stored(waiting_for(found, |reason| !is_held(reason)))) }
+            td.number { (stored(found.jobs(State::Queued))) }
+            td.number { (stored(found.dead)) }
+            td { @match found.oldest() { Some(at) => (since(at, picture.now)), None => span.quiet { "–" } } }
+            td.number { (stored(found.workers)) }
+        }
+    };
+    let rows: Vec<Markup> = picture.lanes.iter().map(row).collect();
+    if rows.is_empty() { empty("No lane is configured.") } else { table("Lanes", &heads, &rows) }
+}
+
+/// A lane's state in a word.
+pub(super) fn lane_state(lane: &Lane, picture: &Picture) -> Markup {
+    match lane {
+        _ if picture.store.is_err() => badge("off", "?", "not known"),
+        Lane { configured: false, .. } => badge("bad", "!", "not configured"),
+        Lane { workers: 0, .. } if lane.work() > 0 => badge("bad", "!", "no worker"),
+        Lane { workers: 0, .. } => badge("off", "–", "no worker, no work"),
+        _ if lane.work() > 0 || lane.unacked.is_some_and(|held| held > 0) => badge("busy", "▶", "working"),
+        _ => badge("good", "✓", "idle"),
+    }
+}
+
+/// Who waits for a turn, why and until when.
+pub(super) fn held<'a>(held: impl Iterator<Item = &'a Held>, now: Timestamp) -> Markup {
+    let heads = ["Lane", "Endpoint", "Tenant", ">Jobs", "Reason", "Why", "Next", "Last"];
+    let row = |held: &Held| {
+        let hold = held.next.as_ref();
+        html! {
+            td { (lane(&held.of.lane)) }
+            td { (endpoint(&held.of.endpoint)) }
+            td { (tenant(&held.of.tenant)) }
+            td.number { (count(held.of.jobs)) }
+            td { @match hold { Some(hold) => (badge("wait", "◷", hold.reason.as_str())), None => (badge("busy", "↑", "due")) } }
+            td.why { @if let Some(hold) = hold { (hold.why) } @else { "about to go" } }
+            td { (next(hold.and_then(|hold| hold.until), now)) }
+            td { (next(held.last_at, now)) }
+        }
+    };
+    let rows: Vec<Markup> = held.map(row).collect();
+    if rows.is_empty() {
+        return empty("No job is held back: every budget has room, and no endpoint is blocked.");
+    }
+    table("Jobs that wait for a turn", &heads, &rows)
+}
+
+fn budgets(picture: &Picture) -> Markup {
+    let mut known: Vec<&AccountState> = picture.accounts.iter().filter(|account| account.left.is_some()).collect();
+    known.sort_by(|a, b| share_left(a).total_cmp(&share_left(b)));
+    let row = |account: &&AccountState| {
+        html! {
+            td { (endpoint(&account.endpoint)) }
+            td { @match &account.tenant { Some(of) => (tenant(of)), None => span.quiet { "all" } } }
+            td { (left(account)) }
+            td { (next(account.left.and_then(|(_, reset)| reset), picture.now)) }
+        }
+    };
+    let rows: Vec<Markup> = known.iter().take(ROWS_MAX).map(row).collect();
+    if rows.is_empty() {
+        return empty("No answer has told yet what is left. Rate headers of the APIs fill this.");
+    }
+    table("Budgets", &["Endpoint", "Tenant", "Left", "More"], &rows)
+}
+
+/// The smallest limit that is set for an account; what was only learnt has none here.
+fn most_of(account: &AccountState) -> Option<f64> {
+    account.limits.iter().map(|limit| f64::from(limit.requests)).min_by(f64::total_cmp)
+}
+
+/// Which share of an account's limit is left, as the last answer told; those with nothing to compare with come last.
+pub(super) fn share_left(account: &AccountState) -> f64 {
+    match (account.left, most_of(account)) {
+        (Some((left, _)), Some(most)) if most > 0.0 => (left / most).min(1.0),
+        (Some((left, _)), _) if left < 1.0 => 0.0,
+        (Some(_), _) => 1.0,
+        (None, _) => 2.0,
+    }
+}
+
+/// What is left, as the last answer told.
+pub(super) fn left(account: &AccountState) -> Markup {
+    let label = format!("Calls left of {}", account.endpoint);
+    match (account.left, most_of(account)) {
+        (Some((left, _)), Some(most)) => bar(&label, left, most.max(left).max(1.0)),
+        (Some((left, _)), None) => html! { (format!("{left:.0}")) },
+        (None, _) => html! { span.quiet { "–" } },
+    }
+}
+
+fn workers(picture: &Picture) -> Markup {
+    if picture.workers.is_empty() {
+        return empty("No worker is registered: start one with `lanes worker`.");
+    }
+    let silent = |at: Timestamp| Duration::from_secs(picture.now.since(at).as_secs());
+    html! {
+        ul.workers {
+            @for (worker, alive) in picture.workers.iter().take(ROWS_MAX * 4) {
+                li {
+                    @if *alive { (badge("good", "✓", &worker.name)) }
+                    @else { (badge("bad", "!", &format!("{} silent for {}", worker.name, duration(silent(worker.heartbeat_at))))) }
+                }
+            }
+        }
+        p { a href="/workers" { (counted(picture.workers.len() as u64, "worker")) } }
+    }
+}
