@@ -1,6 +1,7 @@
 //! The shared words: what a job is and the names everything is keyed by. Plain data, no I/O.
 
 pub mod budget;
+pub mod control;
 pub mod event;
 pub mod history;
 pub mod outcome;

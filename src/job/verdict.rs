@@ -64,7 +64,7 @@ words! {
         Circuit = "circuit",
         /// As many calls are in flight as there may be.
         Concurrency = "concurrency",
-        /// Its lane is paused.
+        /// An operator has paused its lane, its endpoint or its tenant.
         Paused = "paused",
         /// Behind the head of its ordering key.
         Ordering = "ordering",

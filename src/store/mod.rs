@@ -3,6 +3,7 @@
 //! The protocol (states, decision table, guarded updates) is the project's heart; it is explained in ARCHITECTURE.md,
 //! decided by the pure [`decide`] and explored exhaustively by `tests/it/model.rs`.
 
+mod controls;
 pub mod decide;
 mod fault;
 pub mod gcra;
@@ -26,6 +27,7 @@ use crate::job::LaneName;
 use crate::job::budget::{Account, Take, Taken};
 use crate::job::history::{Count, Measure, Series, Step};
 
+pub use controls::*;
 pub use rows::*;
 pub use slots::GRANT_GOOD_FOR;
 pub use verbs::*;
@@ -146,6 +148,31 @@ pub trait AccountStore: Send + Sync + fmt::Debug {
 
     /// Forgets those that are kept until a time before `before`; answers how many.
     async fn purge_accounts(&self, before: Timestamp) -> StoreResult<u64>;
+}
+
+/// What operators say to all workers, and the log of it: each change is written in one transaction with its line, so that
+/// none is without the other. Versions are those of [`AccountStore`].
+#[async_trait]
+pub trait ControlStore: Send + Sync + fmt::Debug {
+    /// Every pause there is, also those that have ended and are not forgotten yet, by lane, endpoint and tenant. Whoever
+    /// writes them bounds their number.
+    async fn controls(&self) -> StoreResult<Vec<ControlRow>>;
+
+    /// Pauses or resumes, over the version [`ControlWrite::seen`]; false = somebody else has written meanwhile, or the row
+    /// is gone, and nothing was written. When the answer was lost, read again: of two equal writes one answers false.
+    async fn put_control(&self, write: &ControlWrite, line: &AuditEntry) -> StoreResult<bool>;
+
+    /// The same as [`AccountStore::put_account`], said by an operator.
+    async fn put_account_audited(&self, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> StoreResult<bool>;
+
+    /// Forgets pauses that have ended by themselves before `before`; answers how many.
+    async fn purge_controls(&self, before: Timestamp) -> StoreResult<u64>;
+
+    /// Lines of the audit log, the newest first, at most `limit`, at most [`LIST_MAX`].
+    async fn audit(&self, filter: &AuditFilter, limit: usize) -> StoreResult<Vec<AuditRow>>;
+
+    /// Deletes lines that were written before `before`, at most `limit`; answers how many.
+    async fn purge_audit(&self, before: Timestamp, limit: usize) -> StoreResult<u64>;
 }
 
 /// Budgets that all workers share, and the turns of the jobs that wait for them. [`gcra`] is what it computes.
@@ -293,11 +320,27 @@ pub trait HistoryStore: Send + Sync + fmt::Debug {
 
 /// A whole store.
 pub trait Store:
-    JobStore + AccountStore + BudgetStore + SlotStore + WorkerStore + LetterStore + ReadingStore + HistoryStore
+    JobStore
+    + AccountStore
+    + ControlStore
+    + BudgetStore
+    + SlotStore
+    + WorkerStore
+    + LetterStore
+    + ReadingStore
+    + HistoryStore
 {
 }
 
 impl<T> Store for T where
-    T: JobStore + AccountStore + BudgetStore + SlotStore + WorkerStore + LetterStore + ReadingStore + HistoryStore
+    T: JobStore
+        + AccountStore
+        + ControlStore
+        + BudgetStore
+        + SlotStore
+        + WorkerStore
+        + LetterStore
+        + ReadingStore
+        + HistoryStore
 {
 }

@@ -1,6 +1,7 @@
 //! How rows of either database become the seam's types.
 
 mod counts;
+mod controls;
 mod slots;
 
 use sqlx::FromRow;
@@ -16,6 +17,7 @@ use crate::clock::Timestamp;
 use crate::job::budget::Account;
 use crate::job::{DedupKey, EndpointName, JobId, LaneName, Tenant};
 
+pub use controls::*;
 pub use counts::*;
 pub use slots::*;
 

@@ -1,6 +1,6 @@
 //! What all workers know of accounts: written by whoever has read the version before.
 
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 
 use crate::clock::Timestamp;
 use crate::job::budget::Account;
@@ -33,7 +33,7 @@ pub async fn one(pool: &PgPool, account: &Account) -> Answer<Option<AccountRow>>
     row.map(AccountRecord::row).transpose()
 }
 
-pub async fn put(pool: &PgPool, write: &AccountWrite, now: Timestamp) -> Answer<bool> {
+pub async fn put(db: impl PgExecutor<'_>, write: &AccountWrite, now: Timestamp) -> Answer<bool> {
     let statement = if write.seen == 0 { INSERT } else { UPDATE };
     let written = sqlx::query(statement)
         .bind(write.account.endpoint.as_str())
@@ -43,7 +43,7 @@ pub async fn put(pool: &PgPool, write: &AccountWrite, now: Timestamp) -> Answer<
         .bind(&write.knowledge)
         .bind(write.seen)
         .bind(write.version)
-        .execute(pool)
+        .execute(db)
         .await?;
     Ok(written.rows_affected() == 1)
 }

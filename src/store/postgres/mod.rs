@@ -4,6 +4,7 @@ mod accounts;
 mod budgets;
 mod claims;
 mod history;
+mod controls;
 mod letters;
 mod operator;
 mod readings;
@@ -24,10 +25,11 @@ use uuid::Uuid;
 
 use super::fault::{Answer, bounded};
 use super::{
-    AccountRow, AccountStore, AccountWrite, AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed,
-    FreshClaim, Gate, HeldCount, HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup,
-    LetterStore, Payload, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk,
-    SlotStore, SlotUse, StateCount, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
+    CancelAnswer, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
+    HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, Payload, Purged,
+    RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount,
+    StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use crate::clock::Timestamp;
 use crate::db;
@@ -176,6 +178,33 @@ impl HistoryStore for PgStore {
 
     async fn purge_history(&self, now: Timestamp, limit: usize) -> StoreResult<u64> {
         self.run("purge history", history::purge(&self.pool, now, limit)).await
+    }
+}
+
+#[async_trait]
+impl ControlStore for PgStore {
+    async fn controls(&self) -> StoreResult<Vec<ControlRow>> {
+        self.run("read controls", controls::all(&self.pool)).await
+    }
+
+    async fn put_control(&self, write: &ControlWrite, line: &AuditEntry) -> StoreResult<bool> {
+        self.run("write a control", controls::put(&self.pool, write, line)).await
+    }
+
+    async fn put_account_audited(&self, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> StoreResult<bool> {
+        self.run("write an account", controls::put_account(&self.pool, write, now, line)).await
+    }
+
+    async fn purge_controls(&self, before: Timestamp) -> StoreResult<u64> {
+        self.run("purge controls", controls::purge(&self.pool, before)).await
+    }
+
+    async fn audit(&self, filter: &AuditFilter, limit: usize) -> StoreResult<Vec<AuditRow>> {
+        self.run("read the audit log", controls::audit(&self.pool, filter, limit)).await
+    }
+
+    async fn purge_audit(&self, before: Timestamp, limit: usize) -> StoreResult<u64> {
+        self.run("purge the audit log", controls::purge_audit(&self.pool, before, limit)).await
     }
 }
 

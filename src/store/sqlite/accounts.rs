@@ -1,5 +1,7 @@
 //! What all workers know of accounts: written by whoever has read the version before.
 
+use sqlx::SqliteExecutor;
+
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::budget::Account;
@@ -32,7 +34,7 @@ pub async fn one(db: &Sqlite, account: &Account) -> Answer<Option<AccountRow>> {
     row.map(AccountRecord::row).transpose()
 }
 
-pub async fn put(db: &Sqlite, write: &AccountWrite, now: Timestamp) -> Answer<bool> {
+pub async fn put(db: impl SqliteExecutor<'_>, write: &AccountWrite, now: Timestamp) -> Answer<bool> {
     let statement = if write.seen == 0 { INSERT } else { UPDATE };
     let written = sqlx::query(statement)
         .bind(write.account.endpoint.as_str())
@@ -42,7 +44,7 @@ pub async fn put(db: &Sqlite, write: &AccountWrite, now: Timestamp) -> Answer<bo
         .bind(&write.knowledge)
         .bind(write.seen)
         .bind(write.version)
-        .execute(&db.write)
+        .execute(db)
         .await?;
     Ok(written.rows_affected() == 1)
 }

@@ -10,11 +10,11 @@ use lanes::job::LaneName;
 use lanes::job::budget::{Account, Take, Taken};
 use lanes::job::history::{Count, Measure, Series, Step};
 use lanes::store::{
-    AccountRow, AccountStore, AccountWrite, AttemptRecord, BudgetStore, CancelAnswer, ClaimContext, Claimed,
-    FreshClaim, Gate, HeldCount, HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup,
-    LetterStore, Payload, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk,
-    SlotStore, SlotUse, StateCount, Store, StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId,
-    WorkerRow, WorkerStore,
+    AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
+    CancelAnswer, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
+    HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, Payload, Purged,
+    RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount, Store,
+    StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -31,6 +31,8 @@ pub enum Asked<'a> {
     Register,
     Heartbeat,
     BuryWorkers,
+    /// What is paused is read, in each round that shares what is known of accounts.
+    Controls,
     /// The last step of each round of retention.
     PurgeLetters,
     /// Everything else.
@@ -216,6 +218,39 @@ impl AccountStore for Weather {
     async fn purge_accounts(&self, before: Timestamp) -> StoreResult<u64> {
         self.meet(Asked::Other).await?;
         self.store.purge_accounts(before).await
+    }
+}
+
+#[async_trait]
+impl ControlStore for Weather {
+    async fn controls(&self) -> StoreResult<Vec<ControlRow>> {
+        self.meet(Asked::Controls).await?;
+        self.store.controls().await
+    }
+
+    async fn put_control(&self, write: &ControlWrite, line: &AuditEntry) -> StoreResult<bool> {
+        self.meet(Asked::Other).await?;
+        self.store.put_control(write, line).await
+    }
+
+    async fn put_account_audited(&self, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> StoreResult<bool> {
+        self.meet(Asked::Other).await?;
+        self.store.put_account_audited(write, now, line).await
+    }
+
+    async fn purge_controls(&self, before: Timestamp) -> StoreResult<u64> {
+        self.meet(Asked::Other).await?;
+        self.store.purge_controls(before).await
+    }
+
+    async fn audit(&self, filter: &AuditFilter, limit: usize) -> StoreResult<Vec<AuditRow>> {
+        self.meet(Asked::Other).await?;
+        self.store.audit(filter, limit).await
+    }
+
+    async fn purge_audit(&self, before: Timestamp, limit: usize) -> StoreResult<u64> {
+        self.meet(Asked::Other).await?;
+        self.store.purge_audit(before, limit).await
     }
 }
 

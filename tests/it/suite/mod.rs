@@ -4,6 +4,7 @@ mod accounts;
 mod broker;
 mod budgets;
 mod rollups;
+mod controls;
 mod slots;
 mod store;
 mod store_random;

@@ -1,0 +1,121 @@
+//! What operators have paused, and the log of what they changed: each change in one transaction with its line.
+
+use sqlx::{PgConnection, PgPool};
+
+use super::{accounts, begin, end};
+use crate::clock::Timestamp;
+use crate::store::fault::{Answer, free_text, limit as rows_limit};
+use crate::store::record::{AuditRecord, ControlRecord, target_texts};
+use crate::store::{AccountWrite, AuditEntry, AuditFilter, AuditRow, ControlRow, ControlWrite, LIST_MAX};
+
+const ALL: &str = "\
+    SELECT version, set_at, paused_until, lane, endpoint, tenant, author, note FROM controls
+    ORDER BY lane, endpoint, tenant";
+const INSERT: &str = "\
+    INSERT INTO controls (version, set_at, paused_until, lane, endpoint, tenant, author, note)
+    VALUES ($4, $5, $6, $1, $2, $3, $7, $8) ON CONFLICT DO NOTHING";
+const UPDATE: &str = "\
+    UPDATE controls SET version = $4, set_at = $5, paused_until = $6, author = $7, note = $8
+    WHERE lane = $1 AND endpoint = $2 AND tenant = $3 AND version = $9";
+const DELETE: &str = "DELETE FROM controls WHERE lane = $1 AND endpoint = $2 AND tenant = $3 AND version = $4";
+const PURGE: &str = "DELETE FROM controls WHERE paused_until < $1";
+const LOG: &str = "\
+    INSERT INTO audit (at, actor, source, action, target, value_before, value_after, note)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+const LIST: &str = "\
+    SELECT id, at, actor, source, action, target, value_before, value_after, note FROM audit
+    WHERE ($1::text IS NULL OR actor = $1) AND ($2::text IS NULL OR action = $2) AND ($3::text IS NULL OR target = $3)
+        AND ($4::int8 IS NULL OR id < $4)
+    ORDER BY id DESC LIMIT $5";
+const PURGE_LOG: &str = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 ORDER BY at LIMIT $2)";
+
+pub async fn all(pool: &PgPool) -> Answer<Vec<ControlRow>> {
+    let rows: Vec<ControlRecord> = sqlx::query_as(ALL).fetch_all(pool).await?;
+    rows.into_iter().map(ControlRecord::row).collect()
+}
+
+pub async fn put(pool: &PgPool, write: &ControlWrite, line: &AuditEntry) -> Answer<bool> {
+    let mut tx = begin(pool).await?;
+    let answer = put_in(&mut tx, write, line).await;
+    end(tx, answer).await
+}
+
+async fn put_in(db: &mut PgConnection, write: &ControlWrite, line: &AuditEntry) -> Answer<bool> {
+    let [lane, endpoint, tenant] = target_texts(&write.target);
+    let query = match &write.pause {
+        None => sqlx::query(DELETE).bind(lane).bind(endpoint).bind(tenant).bind(write.seen),
+        Some(pause) => {
+            let is_new = write.seen == 0;
+            let query = sqlx::query(if is_new { INSERT } else { UPDATE })
+                .bind(lane)
+                .bind(endpoint)
+                .bind(tenant)
+                .bind(write.version)
+                .bind(pause.set_at.as_micros())
+                .bind(pause.until.map(Timestamp::as_micros))
+                .bind(free_text(&pause.author))
+                .bind(free_text(&pause.note));
+            if is_new { query } else { query.bind(write.seen) }
+        }
+    };
+    let written = query.execute(&mut *db).await?.rows_affected() == 1;
+    if written {
+        log(db, line).await?;
+    }
+    Ok(written)
+}
+
+pub async fn put_account(pool: &PgPool, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> Answer<bool> {
+    let mut tx = begin(pool).await?;
+    let answer = put_account_in(&mut tx, write, now, line).await;
+    end(tx, answer).await
+}
+
+async fn put_account_in(
+    db: &mut PgConnection,
+    write: &AccountWrite,
+    now: Timestamp,
+    line: &AuditEntry,
+) -> Answer<bool> {
+    let written = accounts::put(&mut *db, write, now).await?;
+    if written {
+        log(db, line).await?;
+    }
+    Ok(written)
+}
+
+async fn log(db: &mut PgConnection, line: &AuditEntry) -> Answer<()> {
+    sqlx::query(LOG)
+        .bind(line.at.as_micros())
+        .bind(free_text(&line.actor))
+        .bind(line.source.as_str())
+        .bind(free_text(&line.action))
+        .bind(free_text(&line.target))
+        .bind(free_text(&line.before))
+        .bind(free_text(&line.after))
+        .bind(free_text(&line.note))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+pub async fn purge(pool: &PgPool, before: Timestamp) -> Answer<u64> {
+    Ok(sqlx::query(PURGE).bind(before.as_micros()).execute(pool).await?.rows_affected())
+}
+
+pub async fn audit(pool: &PgPool, filter: &AuditFilter, limit: usize) -> Answer<Vec<AuditRow>> {
+    let rows: Vec<AuditRecord> = sqlx::query_as(LIST)
+        .bind(filter.actor.as_deref())
+        .bind(filter.action.as_deref())
+        .bind(filter.target.as_deref())
+        .bind(filter.before)
+        .bind(rows_limit(limit.min(LIST_MAX)))
+        .fetch_all(pool)
+        .await?;
+    rows.into_iter().map(AuditRecord::row).collect()
+}
+
+pub async fn purge_audit(pool: &PgPool, before: Timestamp, limit: usize) -> Answer<u64> {
+    let purged = sqlx::query(PURGE_LOG).bind(before.as_micros()).bind(rows_limit(limit)).execute(pool).await?;
+    Ok(purged.rows_affected())
+}

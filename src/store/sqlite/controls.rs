@@ -1,0 +1,109 @@
+//! What operators have paused, and the log of what they changed: each change in one transaction with its line.
+
+use sqlx::SqliteConnection;
+
+use super::{accounts, begin};
+use crate::clock::Timestamp;
+use crate::db::Sqlite;
+use crate::store::fault::{Answer, free_text, limit as rows_limit};
+use crate::store::record::{AuditRecord, ControlRecord, target_texts};
+use crate::store::{AccountWrite, AuditEntry, AuditFilter, AuditRow, ControlRow, ControlWrite, LIST_MAX};
+
+const ALL: &str = "\
+    SELECT version, set_at, paused_until, lane, endpoint, tenant, author, note FROM controls
+    ORDER BY lane, endpoint, tenant";
+const INSERT: &str = "\
+    INSERT INTO controls (version, set_at, paused_until, lane, endpoint, tenant, author, note)
+    VALUES (?4, ?5, ?6, ?1, ?2, ?3, ?7, ?8) ON CONFLICT DO NOTHING";
+const UPDATE: &str = "\
+    UPDATE controls SET version = ?4, set_at = ?5, paused_until = ?6, author = ?7, note = ?8
+    WHERE lane = ?1 AND endpoint = ?2 AND tenant = ?3 AND version = ?9";
+const DELETE: &str = "DELETE FROM controls WHERE lane = ?1 AND endpoint = ?2 AND tenant = ?3 AND version = ?4";
+const PURGE: &str = "DELETE FROM controls WHERE paused_until < ?1";
+const LOG: &str = "\
+    INSERT INTO audit (at, actor, source, action, target, value_before, value_after, note)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const LIST: &str = "\
+    SELECT id, at, actor, source, action, target, value_before, value_after, note FROM audit
+    WHERE (?1 IS NULL OR actor = ?1) AND (?2 IS NULL OR action = ?2) AND (?3 IS NULL OR target = ?3)
+        AND (?4 IS NULL OR id < ?4)
+    ORDER BY id DESC LIMIT ?5";
+const PURGE_LOG: &str = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY at LIMIT ?2)";
+
+pub async fn all(db: &Sqlite) -> Answer<Vec<ControlRow>> {
+    let rows: Vec<ControlRecord> = sqlx::query_as(ALL).fetch_all(&db.read).await?;
+    rows.into_iter().map(ControlRecord::row).collect()
+}
+
+pub async fn put(db: &Sqlite, write: &ControlWrite, line: &AuditEntry) -> Answer<bool> {
+    let mut tx = begin(db).await?;
+    let [lane, endpoint, tenant] = target_texts(&write.target);
+    let query = match &write.pause {
+        None => sqlx::query(DELETE).bind(lane).bind(endpoint).bind(tenant).bind(write.seen),
+        Some(pause) => {
+            let is_new = write.seen == 0;
+            let query = sqlx::query(if is_new { INSERT } else { UPDATE })
+                .bind(lane)
+                .bind(endpoint)
+                .bind(tenant)
+                .bind(write.version)
+                .bind(pause.set_at.as_micros())
+                .bind(pause.until.map(Timestamp::as_micros))
+                .bind(free_text(&pause.author))
+                .bind(free_text(&pause.note));
+            if is_new { query } else { query.bind(write.seen) }
+        }
+    };
+    if query.execute(&mut *tx).await?.rows_affected() != 1 {
+        return Ok(false); // nothing was written
+    }
+    log(&mut tx, line).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+pub async fn put_account(db: &Sqlite, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> Answer<bool> {
+    let mut tx = begin(db).await?;
+    if !accounts::put(&mut *tx, write, now).await? {
+        return Ok(false); // nothing was written
+    }
+    log(&mut tx, line).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+async fn log(db: &mut SqliteConnection, line: &AuditEntry) -> Answer<()> {
+    sqlx::query(LOG)
+        .bind(line.at.as_micros())
+        .bind(free_text(&line.actor))
+        .bind(line.source.as_str())
+        .bind(free_text(&line.action))
+        .bind(free_text(&line.target))
+        .bind(free_text(&line.before))
+        .bind(free_text(&line.after))
+        .bind(free_text(&line.note))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+pub async fn purge(db: &Sqlite, before: Timestamp) -> Answer<u64> {
+    Ok(sqlx::query(PURGE).bind(before.as_micros()).execute(&db.write).await?.rows_affected())
+}
+
+pub async fn audit(db: &Sqlite, filter: &AuditFilter, limit: usize) -> Answer<Vec<AuditRow>> {
+    let rows: Vec<AuditRecord> = sqlx::query_as(LIST)
+        .bind(filter.actor.as_deref())
+        .bind(filter.action.as_deref())
+        .bind(filter.target.as_deref())
+        .bind(filter.before)
+        .bind(rows_limit(limit.min(LIST_MAX)))
+        .fetch_all(&db.read)
+        .await?;
+    rows.into_iter().map(AuditRecord::row).collect()
+}
+
+pub async fn purge_audit(db: &Sqlite, before: Timestamp, limit: usize) -> Answer<u64> {
+    let purged = sqlx::query(PURGE_LOG).bind(before.as_micros()).bind(rows_limit(limit)).execute(&db.write).await?;
+    Ok(purged.rows_affected())
+}
