@@ -5,6 +5,7 @@ pub mod admit;
 pub mod backoff;
 pub mod circuit;
 pub mod classify;
+pub mod control;
 pub mod headers;
 pub mod health;
 pub mod learn;
