@@ -5,6 +5,7 @@ use std::time::Duration;
 use lanes::db::{self, PgPoolUse};
 use lanes::governor::operator::{Wish, set_limits};
 use lanes::job::budget::Account;
+use lanes::job::control::{Source, Speaker};
 use lanes::job::{EndpointName, Tenant};
 use lanes::store::postgres::PgStore;
 
@@ -76,6 +77,7 @@ impl Bench {
         let account = Account { endpoint, tenant: Some(Tenant::new("acme").expect("a legal name")) };
         let wish = Wish { limits: vec![(50, Duration::from_secs(1))], ..Wish::default() };
         let store = PgStore::new(pool, &stage.postgres);
-        set_limits(&store, &account, &wish, "bench", self.clock.now(), None).await.expect("written");
+        let by = Speaker::new("bench", Source::Cli);
+        set_limits(&store, &account, &wish, &by, self.clock.now(), None).await.expect("written");
     }
 }

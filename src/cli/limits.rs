@@ -16,6 +16,7 @@ use crate::clock::Timestamp;
 use crate::governor::operator::{self, OperatorError, Wish};
 use crate::governor::view::{AccountState, LimitState, pace_text};
 use crate::job::budget::Account;
+use crate::job::control::{Source, Speaker};
 use crate::job::{EndpointName, Tenant};
 use crate::store::LIST_MAX;
 
@@ -229,9 +230,9 @@ async fn set(mut ctx: Context, args: SetArgs) -> Result<Exit, CliError> {
         note(format_args!("tenants with limits of their own keep them: {}", names.join(", ")));
     }
     confirm(args.yes, &format!("set limits of {account}:"), wish.limits.len().max(1) as u64, "limit")?;
-    let author = args.author.unwrap_or_else(who);
+    let by = Speaker::new(&args.author.unwrap_or_else(who), Source::Cli);
     let expires_at = args.lasts.map(|lasts| now.plus(lasts));
-    operator::set_limits(&*store, &account, &wish, &author, now, expires_at).await.map_err(|error| match error {
+    operator::set_limits(&*store, &account, &wish, &by, now, expires_at).await.map_err(|error| match error {
         OperatorError::Wrong(why) => CliError::usage(why),
         OperatorError::Store(error) => error.into(),
     })?;
@@ -252,7 +253,7 @@ async fn reset(mut ctx: Context, endpoint: EndpointName, tenant: Option<Tenant>,
     let store = ctx.store().await?;
     let now = store.time().await?;
     confirm(yes, &format!("take back what was set and learnt of {account}:"), 1, "account")?;
-    if !operator::reset(&*store, &account, now).await? {
+    if !operator::reset(&*store, &account, &Speaker::new(&who(), Source::Cli), now).await? {
         note(format_args!("nothing was set or learnt of {account}"));
     }
     tell(&mut ctx, &account, "reset", None, now)

@@ -84,6 +84,12 @@ pub(super) fn give_back(owned: Owned, now: Timestamp, effect_possible: bool) -> 
     park(owned, WaitReason::Interrupted, now, effect_possible)
 }
 
+/// Parks an owned job whose lane is paused: it is due, and comes back first of all once the lane releases anything again;
+/// no attempt is spent.
+pub(super) fn await_resume(owned: Owned, now: Timestamp) -> Closing {
+    park(owned, WaitReason::Paused, now, false)
+}
+
 /// Parks an owned job until its turn in its budget, or until it may be called at all; no attempt is spent.
 pub(super) fn await_turn(ctx: &LaneContext, owned: Owned, reason: WaitReason) -> Closing {
     ctx.backlog.add((owned.job.endpoint.clone(), owned.job.tenant.clone()));

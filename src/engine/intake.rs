@@ -1,11 +1,13 @@
-//! Deliveries in: keeps one session with the broker per lane, due queue first, and starts a new one when it ends.
+//! Deliveries in: keeps one session with the broker per lane, due queue first, and starts a new one when it ends. While the
+//! lane is paused there is none, so that what is not claimed stays in the broker, for whoever goes on first.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{FailureWait, LaneContext};
+use super::{FailureWait, LaneContext, pausing};
 use crate::broker::{BrokerError, Deliveries, Delivery, QueueSpec, Subscription};
 use crate::job::wire;
 
@@ -19,6 +21,8 @@ pub(super) enum Arrival {
     Fresh(Vec<Delivery>),
     /// Messages of the due queue.
     Due(Vec<Delivery>),
+    /// The lane is paused and nothing more comes: receipts in hand are good, what is not claimed is to be given back.
+    Paused,
     /// The session is over: its unsettled deliveries come back by themselves, receipts in hand are void.
     SessionOver,
 }
@@ -27,7 +31,6 @@ pub(super) enum Arrival {
 /// flight here is carried by its row (any copy of a job that has a row may be acked by whoever gets it).
 pub(super) async fn run(ctx: Arc<LaneContext>, arrivals: mpsc::Sender<Arrival>, stop: CancellationToken) {
     let mut wait = FailureWait::new();
-    let component = format!("lane:{}", ctx.settings.name);
     while !stop.is_cancelled() {
         let session = tokio::select! {
             biased;
@@ -37,18 +40,24 @@ pub(super) async fn run(ctx: Arc<LaneContext>, arrivals: mpsc::Sender<Arrival>, 
         let error = match session {
             Ok((due, fresh)) => {
                 wait = FailureWait::new();
-                ctx.health.set(&component, Ok(()));
                 tracing::info!(lane = %ctx.settings.name, "consuming");
                 ctx.progress.heard(ctx.clock.now());
                 match consume(&ctx, due, fresh, &arrivals, &stop).await {
-                    Ok(()) => return,
+                    Ok(Ended::Stopped) => return,
+                    Ok(Ended::Paused) => {
+                        ctx.progress.session_over();
+                        if arrivals.send(Arrival::Paused).await.is_err() {
+                            return;
+                        }
+                        continue;
+                    }
                     Err(error) => error,
                 }
             }
             Err(error) => error,
         };
         ctx.progress.session_over();
-        ctx.health.set(&component, Err(error.to_string()));
+        ctx.health.set(&component(&ctx), Err(error.to_string()));
         tracing::warn!(lane = %ctx.settings.name, %error, "not consuming, will try again");
         if arrivals.send(Arrival::SessionOver).await.is_err() {
             return;
@@ -69,22 +78,45 @@ pub fn queues(lane: &crate::job::LaneName) -> [QueueSpec; 2] {
     ]
 }
 
+fn component(ctx: &LaneContext) -> String {
+    format!("lane:{}", ctx.settings.name)
+}
+
 type Stream = Box<dyn Deliveries>;
 
+/// Opens a session once the lane is not paused. Its queues are there before: publishers need them now.
 async fn open(ctx: &LaneContext) -> Result<(Stream, Stream), BrokerError> {
     let lane = &ctx.settings.name;
     ctx.broker.declare(&queues(lane)).await?;
+    pausing::known(ctx).await;
+    if let Some(paused) = pausing::pause_of(ctx) {
+        // it does what it is told to do
+        ctx.health.set(&component(ctx), Ok(()));
+        let pause = &paused.pause;
+        tracing::info!(%lane, by = pause.author, until = ?pause.until, note = pause.note, "paused");
+        pausing::over(ctx).await;
+        tracing::info!(%lane, "the pause is over");
+    }
     let prefetch = ctx.settings.prefetch;
     let subscriptions =
         [Subscription { queue: wire::due_queue(lane), prefetch }, Subscription { queue: wire::queue(lane), prefetch }];
     let mut streams = ctx.broker.subscribe(&subscriptions).await?.into_iter();
     match (streams.next(), streams.next()) {
-        (Some(due), Some(fresh)) => Ok((due, fresh)),
+        (Some(due), Some(fresh)) => {
+            ctx.health.set(&component(ctx), Ok(()));
+            Ok((due, fresh))
+        }
         _ => Err(BrokerError::Refused {
             address: format!("{:?}", ctx.broker),
             why: "two subscriptions were asked for and fewer were given".to_owned(),
         }),
     }
+}
+
+/// Why a session ended in order.
+enum Ended {
+    Stopped,
+    Paused,
 }
 
 async fn consume(
@@ -93,17 +125,19 @@ async fn consume(
     mut fresh: Stream,
     arrivals: &mpsc::Sender<Arrival>,
     stop: &CancellationToken,
-) -> Result<(), BrokerError> {
+) -> Result<Ended, BrokerError> {
+    let mut paused = pin!(pausing::begun(ctx));
     loop {
         let arrival = tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(Ended::Stopped),
+            _ = &mut paused => return Ok(Ended::Paused),
             deliveries = due.next(HAND_OVER_MAX) => Arrival::Due(deliveries?),
             deliveries = fresh.next(HAND_OVER_MAX) => Arrival::Fresh(deliveries?),
         };
         ctx.progress.heard(ctx.clock.now());
         if arrivals.send(arrival).await.is_err() {
-            return Ok(());
+            return Ok(Ended::Stopped);
         }
     }
 }

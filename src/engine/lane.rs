@@ -23,7 +23,7 @@ use super::hand::Hand;
 use super::intake::{self, Arrival};
 use super::paced::{Paced, Pass, Wish};
 use super::settle::Closing;
-use super::{Copy, InHand, LaneContext, Owned};
+use super::{Copy, InHand, LaneContext, Owned, pausing};
 use crate::broker;
 use crate::clock::{Clock, Timestamp};
 use crate::job::budget::Taken;
@@ -98,6 +98,10 @@ struct Lane {
     probing: usize,
     /// Those that are, and go next.
     probes: VecDeque<(Owned, Pass)>,
+    /// Nothing comes in: what is not claimed is given back.
+    intake_rests: bool,
+    /// When the pause ends by itself, as of the last look; `None` = there is none, or it has no end.
+    pause_ends: Option<Timestamp>,
     /// Most calls of this lane here, as of the last look.
     calls_max: usize,
     calling: usize,
@@ -117,6 +121,8 @@ pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
     let mut intake_is_over = false;
     // as this loop has seen it: nothing may be let in between the look at the stop and the end
     let mut stopping = false;
+    let mut pauses = lane.ctx.governor.pause_changes();
+    lane.pump(); // says whether it is paused
     loop {
         let moment = lane.next_moment();
         tokio::select! {
@@ -128,6 +134,8 @@ pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
                 None => intake_is_over = true,
             },
             () = lane.end.stop.cancelled(), if !stopping => {}
+            // it has its sender in the governor, which the lane holds
+            _ = pauses.changed() => {}
             () = come(&*lane.ctx.clock, moment), if moment.is_some() => {}
         }
         for report in batch.drain(..) {
@@ -168,6 +176,8 @@ impl Lane {
             claims_in_flight: 0,
             probing: 0,
             probes: VecDeque::new(),
+            intake_rests: false,
+            pause_ends: None,
             calls_max: 0,
             calling: 0,
             suspect_is_running: false,
@@ -180,6 +190,11 @@ impl Lane {
         let (deliveries, due) = match arrival {
             Arrival::Due(deliveries) => (deliveries, true),
             Arrival::Fresh(deliveries) => (deliveries, false),
+            Arrival::Paused => {
+                self.intake_rests = true;
+                self.give_back_unclaimed();
+                return;
+            }
             Arrival::SessionOver => {
                 // unclaimed copies come back by themselves; claimed ones are carried by their rows
                 self.due.clear();
@@ -187,6 +202,7 @@ impl Lane {
                 return;
             }
         };
+        self.intake_rests = false;
         for delivery in deliveries {
             let read = if due { claim::read_due(&self.ctx, delivery) } else { claim::read_fresh(&self.ctx, delivery) };
             match read {
@@ -257,20 +273,42 @@ impl Lane {
 
     /// The stop: nothing unclaimed is kept, what is owned and not yet called goes back uncounted.
     fn wind_down(&mut self) {
-        // given back at once: other workers must not wait for the end of our drain
+        self.give_back_unclaimed();
+        let now = self.ctx.clock.now();
+        for owned in self.let_go(now) {
+            self.closings.push(call::give_back(owned, now, false));
+        }
+    }
+
+    /// A pause: what is owned and not yet called waits uncounted in the store; calls in flight go on.
+    fn rest(&mut self, now: Timestamp) {
+        if self.intake_rests {
+            self.give_back_unclaimed();
+        }
+        for owned in self.let_go(now) {
+            self.closings.push(call::await_resume(owned, now));
+        }
+    }
+
+    /// Gives back what is in hand and not claimed, at once: other workers must not wait for what is in flight here.
+    fn give_back_unclaimed(&mut self) {
         let receipts: Vec<_> = self.due.drain(..).chain(self.fresh.drain()).map(|in_hand| in_hand.receipt).collect();
         if !receipts.is_empty() {
             tokio::spawn(broker::give_back(receipts));
         }
-        let now = self.ctx.clock.now();
-        let probes: Vec<_> = self.probes.drain(..).collect();
-        for (owned, pass) in probes {
+    }
+
+    /// Everything that is owned and not yet called.
+    fn let_go(&mut self, now: Timestamp) -> Vec<Owned> {
+        let mut all = Vec::new();
+        for (owned, pass) in std::mem::take(&mut self.probes) {
             self.paced.ended(&pass);
             self.forgo_probe(&owned, now);
-            self.closings.push(call::give_back(owned, now, false));
+            all.push(Owned { is_probe: false, ..owned });
         }
-        let owned = self.owned.drain(..).chain(self.paced.drain());
-        self.closings.extend(owned.map(|owned| call::give_back(owned, now, false)));
+        all.extend(self.owned.drain(..));
+        all.extend(self.paced.drain());
+        all
     }
 
     fn is_empty(&self) -> bool {
@@ -283,9 +321,20 @@ impl Lane {
 
     /// Starts whatever may start now.
     fn pump(&mut self) {
-        self.start_calls();
-        self.start_claims();
+        let now = self.ctx.clock.now();
+        let paused = pausing::pause_of(&self.ctx);
+        self.pause_ends = paused.as_ref().and_then(|paused| paused.pause.until);
+        if paused.is_some() {
+            self.rest(now);
+            self.calls_max = 0;
+            // what others can have is given back
+            self.ask_for_slots(now);
+        } else {
+            self.start_calls();
+            self.start_claims();
+        }
         self.start_settles();
+        self.ctx.telemetry.paused(&self.ctx.settings.name, paused.is_some());
         self.ctx.telemetry.inflight(&self.ctx.settings.name, self.calling);
         let held = self.owned.len() + self.paced.len() + self.probing + self.probes.len();
         let busy = !self.is_empty() || !self.due.is_empty() || !self.fresh.is_empty() || held > 0;

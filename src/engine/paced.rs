@@ -237,7 +237,6 @@ impl Paced {
     pub fn answered(&mut self, wish: &Wish, taken: &Taken, now: Timestamp) -> Vec<Owned> {
         let Wish { key, take } = wish;
         self.wished = self.wished.saturating_sub(take.tokens as usize);
-        // the lane stopped meanwhile: everybody has left, the tokens are lost
         let Some(gate) = self.gates.get_mut(key) else { return Vec::new() };
         gate.asking = false;
         let slots = gate.slots.clone();
@@ -341,16 +340,20 @@ impl Paced {
         self.gates.retain(|_, gate| !gate.is_idle(now));
     }
 
-    /// Everybody leaves: the lane stops.
+    /// Everybody leaves: the lane stops, or rests. A wish that is on its way is answered, and gives its slots back then.
     pub fn drain(&mut self) -> Vec<Owned> {
         let mut all = Vec::with_capacity(self.held);
         for granted in self.granted.drain() {
             self.slots.give_back(&granted.slots, 1);
             all.push(granted.waited.owned);
         }
-        all.extend(self.gates.drain().flat_map(|(_, gate)| gate.waiting).map(|waiting| waiting.owned));
+        for gate in self.gates.values_mut() {
+            all.extend(gate.waiting.drain(..).map(|waiting| waiting.owned));
+            gate.granted = 0;
+        }
+        self.gates.retain(|_, gate| gate.asking);
         self.round.clear();
-        (self.held, self.wished) = (0, 0);
+        self.held = 0;
         all
     }
 }
@@ -504,6 +507,30 @@ mod tests {
         let (mut paced, wish) = asked(&["a", "b"]);
         assert_eq!(paced.drain().len(), 2);
         assert!(paced.answered(&wish, &taken(2, START), START).is_empty());
-        assert_eq!((paced.len(), paced.next_moment()), (0, None));
+        assert_eq!((paced.len(), paced.next_moment(), paced.has_gates()), (0, None, false));
+    }
+
+    #[test]
+    fn after_a_rest_no_slot_and_no_wish_is_missing() {
+        let slots = vec![Slot { key: "crm".to_owned(), max: 2 }];
+        let mut paced = Paced::default();
+        let enter = |paced: &mut Paced, id: &str| paced.enter(owned(id, "acme"), windows(), slots.clone(), START);
+        enter(&mut paced, "a");
+        enter(&mut paced, "b");
+        paced.count_waiting();
+        let asks = paced.slots.asks(START).expect("slots are wanted");
+        paced.slots.renewed(&asks, &[2], START);
+        let old = paced.next_wish(100, START).expect("there are slots");
+        assert_eq!((old.take.tokens, paced.slots.free(&slots, START)), (2, 0));
+        assert_eq!(paced.drain().len(), 2);
+        // the rest was over before the answer came: who is new waits for it, and gets what it brings
+        enter(&mut paced, "c");
+        assert!(paced.next_wish(100, START).is_none(), "one wish of a gate at a time");
+        assert!(paced.answered(&old, &taken(2, START), START).is_empty());
+        assert_eq!(paced.slots.free(&slots, START), 1, "one is the newcomer's");
+        let (c, pass) = paced.due(START).expect("it has a token");
+        assert_eq!((c.job.id.as_str(), paced.len()), ("c", 0));
+        paced.ended(&pass);
+        assert_eq!((paced.slots.free(&slots, START), paced.wished), (2, 0));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{FailureWait, LaneContext, until_answered};
+use super::{FailureWait, LaneContext, pausing, until_answered};
 use crate::broker::{Outgoing, PublishError};
 use crate::clock::Timestamp;
 use crate::job::wire;
@@ -22,11 +22,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Shortest time between two looks while due rows cannot be released (enough are queued, or their key is busy).
 const LOOK_AGAIN_BLOCKED: Duration = Duration::from_millis(100);
 
-/// Runs until `stop`.
+/// Runs until `stop`; rests while the lane is paused.
 pub(super) async fn run(ctx: Arc<LaneContext>, stop: CancellationToken) {
     let lane = &ctx.settings.name;
     while !stop.is_cancelled() {
         let work = async {
+            pausing::over(&ctx).await;
             let now = ctx.clock.now();
             // beside those whose turn has come, which must not keep the others waiting
             let queued_max = QUEUED_PER_PREFETCH * usize::from(ctx.settings.prefetch) + turns::RELEASE_MAX as usize;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::paced::GateKey;
-use super::{LaneContext, releaser, until_answered};
+use super::{LaneContext, pausing, releaser, until_answered};
 use crate::clock::Timestamp;
 use crate::governor::Way;
 use crate::job::budget::{Slot, Window};
@@ -19,7 +19,7 @@ use crate::store::{Gate, Turn, Wake, gcra};
 /// Time between two looks while nobody waits: until jobs are seen that another worker parked.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Runs until `stop`.
+/// Runs until `stop`; rests while the lane is paused.
 pub(super) async fn run(ctx: Arc<LaneContext>, stop: CancellationToken) {
     let mut pass = Pass::default();
     loop {
@@ -44,6 +44,7 @@ struct Pass {
 }
 
 async fn round(ctx: &LaneContext, pass: &mut Pass) {
+    pausing::over(ctx).await;
     let lane = &ctx.settings.name;
     let after = pass.after.take();
     let gates = until_answered(ctx, "gates", || ctx.store.gates(lane, after.as_ref(), GATES_MAX)).await;

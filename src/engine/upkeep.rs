@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::settings::WorkerSettings;
-use super::{FailureWait, LaneContext, Liveness, releaser};
+use super::{FailureWait, LaneContext, Liveness, pausing, releaser};
 use crate::clock::{self, SharedClock, Timestamp};
 use crate::job::LaneName;
 use crate::job::event::Event;
@@ -29,6 +29,10 @@ const SWEEP_RUN_EVERY: Duration = Duration::from_mins(1);
 const RETENTION_EVERY: Duration = Duration::from_secs(30);
 /// How long the number of a budget is kept that nobody took tokens of.
 const BUDGETS_KEPT: Duration = Duration::from_hours(1);
+/// How long a pause is kept that has ended by itself: no clock of a worker is so late that it would still count.
+const PAUSES_KEPT: Duration = Duration::from_hours(1);
+/// How long it is known who changed what.
+const AUDIT_KEPT: Duration = Duration::from_hours(24 * 400);
 /// Most ended rows forgotten in one statement.
 const PURGE_MAX: usize = 5_000;
 /// Consuming minutes after which everything unacked at that time has been decided: the broker's longest unacked time
@@ -172,11 +176,13 @@ fn tell_takeovers(upkeep: &Upkeep, taken: Vec<TakenOver>) -> HashMap<LaneName, V
     wakes
 }
 
-/// Publishes overdue wake-ups of one lane again. Runs until `stop`.
+/// Publishes overdue wake-ups of one lane again. Runs until `stop`; rests while the lane is paused: nobody takes them, and a
+/// long pause would fill the queue with them.
 pub(super) async fn sweep_queued(ctx: Arc<LaneContext>, stop: CancellationToken) {
     loop {
         let round = async {
             clock::sleep(&*ctx.clock, SWEEP_QUEUED_EVERY).await;
+            pausing::over(&ctx).await;
             let now = ctx.clock.now();
             let overdue = now.minus(QUEUED_GRACE);
             match ctx.store.sweep_queued(&ctx.settings.name, now, overdue, SWEEP_MAX).await {
@@ -229,9 +235,19 @@ async fn forget(upkeep: &Upkeep) -> StoreResult<()> {
     if let Err(error) = upkeep.store.purge_history(upkeep.clock.now(), PURGE_MAX).await {
         failed.get_or_insert(error);
     }
+    if let Err(error) = forget_operators(upkeep).await {
+        failed.get_or_insert(error);
+    }
     let letters_before = upkeep.clock.now().minus(upkeep.settings.letters_kept);
     while upkeep.store.purge_letters(letters_before, PURGE_MAX).await? == PURGE_MAX as u64 {}
     failed.map_or(Ok(()), Err)
+}
+
+async fn forget_operators(upkeep: &Upkeep) -> StoreResult<()> {
+    let now = upkeep.clock.now();
+    upkeep.store.purge_controls(now.minus(PAUSES_KEPT)).await?;
+    while upkeep.store.purge_audit(now.minus(AUDIT_KEPT), PURGE_MAX).await? == PURGE_MAX as u64 {}
+    Ok(())
 }
 
 async fn forget_lane(upkeep: &Upkeep, ctx: &LaneContext) -> StoreResult<()> {

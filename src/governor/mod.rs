@@ -1,9 +1,10 @@
-//! What may be called now, by all that this process knows: limits, lessons, blocks. Decisions are `policy`'s; it remembers.
+//! What may be called now, by all that this process knows: limits, lessons, blocks, pauses. Decisions are `policy`'s; it remembers.
 //!
 //! Every answer of an API passes through [`Governor::observe`]; [`sync`] shares what was learnt with the other workers.
 
 mod known;
 pub mod operator;
+mod pauses;
 pub mod sync;
 pub mod view;
 
@@ -25,6 +26,7 @@ use crate::policy::headers::RateReading;
 use crate::policy::learn::Lesson;
 use crate::policy::pacing::{Budgets, Fit, Known, Learn};
 use known::Accounts;
+use pauses::KnownPauses;
 
 /// Most accounts that are remembered; beyond it the configuration alone counts.
 pub const ACCOUNTS_MAX: usize = 50_000;
@@ -46,8 +48,8 @@ pub enum Way {
     Paced(Vec<Window>),
     /// Wait.
     Shut {
-        /// When to ask again.
-        until: Timestamp,
+        /// When to ask again; `None` = once an operator says so.
+        until: Option<Timestamp>,
         /// Why.
         reason: WaitReason,
     },
@@ -73,6 +75,8 @@ pub struct Governor {
     known: AtomicUsize,
     /// What the answers of each configured endpoint were like, so far.
     heard: HashMap<EndpointName, AtomicU8>,
+    /// What operators hold back.
+    pauses: KnownPauses,
     /// Something that everybody has to know at once.
     urgent: Notify,
     /// Who sends the probes of this process.
@@ -82,12 +86,12 @@ pub struct Governor {
 impl Governor {
     /// One that knows the configuration.
     pub fn new(budgets: Budgets) -> Self {
-        let (accounts, known, urgent) = Default::default();
+        let (accounts, known, pauses, urgent) = Default::default();
         let heard = budgets.endpoints.iter().map(|(name, budget)| {
             let start = if budget.learn == Learn::Off { SILENT } else { UNHEARD };
             (name.clone(), AtomicU8::new(start))
         });
-        Self { heard: heard.collect(), budgets, accounts, known, urgent, me: Uuid::new_v4() }
+        Self { heard: heard.collect(), budgets, accounts, known, pauses, urgent, me: Uuid::new_v4() }
     }
 
     /// One that shows people what holds jobs back. It hears no answers, so it does not wait for the first of them.
@@ -107,9 +111,10 @@ impl Governor {
             && self.budgets.overrides.is_empty()
     }
 
-    /// Whether anything is known of any account.
+    /// Whether anything is known that could hold back any call.
     pub fn knows_any(&self) -> bool {
         self.known.load(Ordering::Relaxed) > 0
+            || self.pauses.any()
             || self.budgets.endpoints.values().any(|budget| !budget.limits.is_empty())
     }
 
@@ -118,8 +123,11 @@ impl Governor {
         self.read().circuit_word(endpoint)
     }
 
-    /// What a call has to do now.
+    /// What a call has to do now; that its lane is paused is not its own affair ([`Governor::lane_pause`]).
     pub fn way(&self, lane: &LaneName, endpoint: &EndpointName, tenant: &Tenant, now: Timestamp) -> Way {
+        if let Some(shut) = self.pauses.way(endpoint, tenant, now) {
+            return shut;
+        }
         let heard = self.heard.get(endpoint).map_or(SILENT, |heard| heard.load(Ordering::Relaxed));
         if heard == SILENT && self.is_plain(endpoint) {
             return Way::Free;
@@ -128,11 +136,11 @@ impl Governor {
         let known = self.known_of(&accounts, endpoint, tenant);
         let speed = match known.door(now) {
             Door::Open(speed) => speed,
-            Door::Shut { until, cause } => return Way::Shut { until, reason: reason(cause) },
+            Door::Shut { until, cause } => return Way::Shut { until: Some(until), reason: reason(cause) },
             Door::Probe(cause) => return Way::Probe(reason(cause)),
         };
         match self.budgets.fit(lane, endpoint, tenant, known, speed, now) {
-            Fit::UsedUp(until) => Way::Shut { until, reason: WaitReason::Budget },
+            Fit::UsedUp(until) => Way::Shut { until: Some(until), reason: WaitReason::Budget },
             Fit::Windows(windows) if !windows.is_empty() => Way::Paced(windows),
             // before it was heard what it allows, not everybody goes at once
             Fit::Windows(_) if self.is_new(&accounts, heard, endpoint, tenant) => {

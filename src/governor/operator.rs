@@ -1,4 +1,5 @@
-//! What an operator does to budgets while workers run: sets limits, with an end and a name, and takes everything back.
+//! What an operator does while workers run: sets limits, pauses, with an end and a name, and takes everything back. Each
+//! change is written with its line of the audit log.
 
 use std::time::Duration;
 
@@ -7,12 +8,13 @@ use super::sync::TRIES_MAX;
 use super::sync::{read, write};
 use crate::clock::Timestamp;
 use crate::job::budget::Account;
+use crate::job::control::{Pause, Paused, Speaker, Target};
 use crate::policy::account::{Knowledge, LiveLimits};
 use crate::policy::limit::{HEADROOM, LIMITS_MAX, Limit, Scope};
-use crate::store::{Store, StoreError, StoreResult};
+use crate::store::{AuditEntry, ControlRow, ControlWrite, Store, StoreError, StoreResult};
 
-/// Longest name of an author, in characters.
-const AUTHOR_CHARS_MAX: usize = 100;
+/// Most pauses at a time: every worker reads all of them four times a second.
+pub const PAUSES_MAX: usize = 1_000;
 
 /// Limits as they are asked for.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +65,92 @@ pub enum OperatorError {
     Store(#[from] StoreError),
 }
 
+/// Pauses a target until `until` (`None` = until it is resumed), instead of a pause that there was. Workers follow within a
+/// second. Answers that one, while it lasts.
+///
+/// # Errors
+/// The end has passed already, there are too many pauses, or the store did not answer.
+pub async fn pause(
+    store: &dyn Store,
+    target: &Target,
+    until: Option<Timestamp>,
+    by: &Speaker,
+    now: Timestamp,
+) -> Result<Option<Paused>, OperatorError> {
+    if until.is_some_and(|until| until <= now) {
+        return Err(OperatorError::Wrong("a pause has to end later than it begins".to_owned()));
+    }
+    let pause = Pause { until, author: by.author.clone(), note: by.note.clone(), set_at: now };
+    for _ in 0..TRIES_MAX {
+        let rows = store.controls().await?;
+        let row = rows.iter().find(|row| row.target == *target);
+        if row.is_none() && rows.len() >= PAUSES_MAX {
+            let why =
+                format!("{PAUSES_MAX} pauses are the most there can be: resume some, or pause a lane or an endpoint");
+            return Err(OperatorError::Wrong(why));
+        }
+        let before = lasting(row, now);
+        let line = entry(by, "pause", target, pause_text(before.as_ref()), pause_text_of(&pause), now);
+        let write = control(target, row, Some(pause.clone()), now);
+        if store.put_control(&write, &line).await? {
+            return Ok(before);
+        }
+    }
+    Err(contended(&target.to_string()).into())
+}
+
+/// Ends a pause. Workers follow within a second. Answers the pause that it was; `None` = there was none, and nothing is
+/// written.
+///
+/// # Errors
+/// The store did not answer.
+pub async fn resume(store: &dyn Store, target: &Target, by: &Speaker, now: Timestamp) -> StoreResult<Option<Paused>> {
+    for _ in 0..TRIES_MAX {
+        let rows = store.controls().await?;
+        let row = rows.iter().find(|row| row.target == *target);
+        let Some(before) = lasting(row, now) else { return Ok(None) };
+        let line = entry(by, "resume", target, pause_text(Some(&before)), NOT_PAUSED.to_owned(), now);
+        if store.put_control(&control(target, row, None, now), &line).await? {
+            return Ok(Some(before));
+        }
+    }
+    Err(contended(&target.to_string()))
+}
+
+const NOT_PAUSED: &str = "not paused";
+
+fn lasting(row: Option<&ControlRow>, now: Timestamp) -> Option<Paused> {
+    let row = row?;
+    let paused = Paused { target: row.target.clone(), pause: row.pause.clone() };
+    Some(paused).filter(|paused| paused.pause.lasts(now))
+}
+
+fn pause_text(paused: Option<&Paused>) -> String {
+    paused.map_or(NOT_PAUSED.to_owned(), |paused| pause_text_of(&paused.pause))
+}
+
+fn pause_text_of(pause: &Pause) -> String {
+    pause.until.map_or("paused until resumed".to_owned(), |until| format!("paused until {until}"))
+}
+
+fn control(target: &Target, row: Option<&ControlRow>, pause: Option<Pause>, now: Timestamp) -> ControlWrite {
+    let seen = row.map_or(0, |row| row.version);
+    ControlWrite { target: target.clone(), seen, version: now.as_micros().max(seen.saturating_add(1)), pause }
+}
+
+fn entry(by: &Speaker, action: &str, target: &Target, before: String, after: String, now: Timestamp) -> AuditEntry {
+    AuditEntry {
+        at: now,
+        actor: by.author.clone(),
+        source: by.source,
+        action: action.to_owned(),
+        target: target.to_string(),
+        before,
+        after,
+        note: by.note.clone(),
+    }
+}
+
 /// Sets limits of an account that replace the configured ones, until `expires_at`. Workers know within a second.
 ///
 /// # Errors
@@ -71,14 +159,18 @@ pub async fn set_limits(
     store: &dyn Store,
     account: &Account,
     wish: &Wish,
-    author: &str,
+    by: &Speaker,
     now: Timestamp,
     expires_at: Option<Timestamp>,
 ) -> Result<(), OperatorError> {
     let limits = wish.limits().map_err(OperatorError::Wrong)?;
-    let author: String = author.chars().take(AUTHOR_CHARS_MAX).collect();
-    let live = LiveLimits { limits, author, set_at: now, expires_at };
-    change(store, account, now, |known| known.live = Some(live.clone())).await?;
+    let live = LiveLimits { limits, author: by.author.clone(), set_at: now, expires_at };
+    change(store, account, now, |known| {
+        let before = limits_text(known.live(now));
+        known.live = Some(live.clone());
+        Some(entry(by, "set_limits", &account.clone().into(), before, limits_text(Some(&live)), now))
+    })
+    .await?;
     Ok(())
 }
 
@@ -87,32 +179,54 @@ pub async fn set_limits(
 ///
 /// # Errors
 /// The store did not answer.
-pub async fn reset(store: &dyn Store, account: &Account, now: Timestamp) -> StoreResult<bool> {
+pub async fn reset(store: &dyn Store, account: &Account, by: &Speaker, now: Timestamp) -> StoreResult<bool> {
     let rows = store.accounts(Timestamp::EPOCH, ACCOUNTS_MAX).await?;
     let of_tenants = rows.into_iter().map(|row| row.account);
     let of_tenants = of_tenants.filter(|other| account.tenant.is_none() && other.endpoint == account.endpoint);
     let mut all: Vec<Account> = of_tenants.filter(|other| other != account).collect();
+    // the last one, whose line tells what was done
     all.push(account.clone());
     let mut something = false;
     for one in &all {
         change(store, one, now, |known| {
             let blank = Knowledge { live: None, ..known.clone() }.is_blank(now);
             something |= !blank || one == account && known.live.is_some();
+            let before = limits_text(known.live(now));
             if one == account {
                 known.live = None;
             }
             known.forget(now);
+            let told = something && one == account;
+            told.then(|| entry(by, "reset_limits", &account.clone().into(), before, limits_text(None), now))
         })
         .await?;
     }
     Ok(something)
 }
 
+/// `50/60s, 40000/86400s, 0.8 of it, until 2027-01-15T08:00:00Z`
+fn limits_text(live: Option<&LiveLimits>) -> String {
+    let Some(live) = live else { return "as configured".to_owned() };
+    let mut parts: Vec<String> =
+        live.limits.iter().map(|limit| format!("{}/{}s", limit.requests, limit.per.as_secs_f64())).collect();
+    match live.limits.first() {
+        None => parts.push("not limited".to_owned()),
+        Some(limit) => {
+            parts.push(format!("{} of it", limit.headroom));
+            parts.extend(limit.burst.map(|burst| format!("bursts of {burst}")));
+            parts.extend((limit.scope == Scope::Endpoint).then(|| "shared".to_owned()));
+        }
+    }
+    parts.extend(live.expires_at.map(|at| format!("until {at}")));
+    parts.join(", ")
+}
+
+/// Changes what is known of an account, with a line of the audit log where `edit` answers one.
 async fn change(
     store: &dyn Store,
     account: &Account,
     now: Timestamp,
-    mut edit: impl FnMut(&mut Knowledge),
+    mut edit: impl FnMut(&mut Knowledge) -> Option<AuditEntry>,
 ) -> StoreResult<()> {
     for _ in 0..TRIES_MAX {
         let row = store.account(account).await?;
@@ -124,11 +238,42 @@ async fn change(
                 why: format!("what is known of {account} was written by another version; use that one"),
             })?,
         };
-        edit(&mut known);
-        if store.put_account(&write(account, seen, &known, now), now).await? {
+        let line = edit(&mut known);
+        let write = write(account, seen, &known, now);
+        let written = match line {
+            Some(line) => store.put_account_audited(&write, now, &line).await?,
+            None => store.put_account(&write, now).await?,
+        };
+        if written {
             return Ok(());
         }
     }
-    let why = format!("what is known of {account} was written by others again and again; try again");
-    Err(StoreError::Unavailable { address: "accounts".to_owned(), why })
+    Err(contended(&account.to_string()))
+}
+
+fn contended(what: &str) -> StoreError {
+    let why = format!("what is said of {what} was written by others again and again; try again");
+    StoreError::Unavailable { address: "operator".to_owned(), why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_told_in_one_line() {
+        let limit = |requests, secs| Limit {
+            requests,
+            per: Duration::from_secs(secs),
+            burst: None,
+            scope: Scope::Tenant,
+            headroom: 0.8,
+        };
+        let live = |limits| LiveLimits { limits, author: "ada".to_owned(), set_at: Timestamp::EPOCH, expires_at: None };
+        assert_eq!(limits_text(None), "as configured");
+        assert_eq!(limits_text(Some(&live(Vec::new()))), "not limited");
+        assert_eq!(limits_text(Some(&live(vec![limit(50, 60), limit(9, 1)]))), "50/60s, 9/1s, 0.8 of it");
+        let until = LiveLimits { expires_at: Some(Timestamp::from_secs(60)), ..live(vec![limit(1, 1)]) };
+        assert_eq!(limits_text(Some(&until)), "1/1s, 0.8 of it, until 1970-01-01T00:01:00Z");
+    }
 }

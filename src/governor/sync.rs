@@ -1,4 +1,5 @@
 //! Shares what is known of accounts with the other workers: writes what is new, reads what others wrote, claims probes.
+//! What operators have paused is read in the same round.
 
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -29,11 +30,12 @@ const KEPT: Duration = Duration::from_hours(24);
 /// Tries at a write that others were quicker with.
 pub(super) const TRIES_MAX: usize = 8;
 
-/// Shares what this process and the others know, once.
+/// Shares what this process and the others know, once, and hears what operators have said.
 ///
 /// # Errors
 /// The store did not answer; what is new stays to be told.
 pub async fn round(governor: &Governor, store: &dyn Store, now: Timestamp, since: Timestamp) -> StoreResult<()> {
+    governor.hear_pauses(store.controls().await?);
     let rows = store.accounts(since.minus(OVERLAP), ACCOUNTS_MAX).await?;
     governor.hear(rows, now);
     let mut told = Ok(());

@@ -6,13 +6,14 @@ use std::time::Duration;
 use super::{Governor, Way, describe};
 use crate::clock::Timestamp;
 use crate::job::budget::Window;
+use crate::job::control::Paused;
 use crate::job::verdict::WaitReason;
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::policy::account::Knowledge;
 use crate::policy::circuit::{Circuit, Door, Opening};
 use crate::policy::limit::Limit;
 use crate::policy::pacing::{Source, pace_of};
-use crate::store::{HeldCount, JobRow, LIST_MAX, State, Store, StoreResult, gcra};
+use crate::store::{HeldCount, IN_TURN, JobRow, LIST_MAX, State, Store, StoreResult, gcra};
 
 /// Most jobs that are counted before one.
 const AHEAD_MAX: usize = 1_000_000;
@@ -22,7 +23,8 @@ const AHEAD_MAX: usize = 1_000_000;
 pub struct Hold {
     /// The reason as a word.
     pub reason: WaitReason,
-    /// Until when, as far as can be told; of a job with others before it: about when its turn comes.
+    /// Until when, as far as can be told; of a job with others before it: about when its turn comes. `None` of a pause = until
+    /// it is resumed.
     pub until: Option<Timestamp>,
     /// The reason as a sentence.
     pub why: String,
@@ -58,7 +60,7 @@ pub struct AccountState {
     pub left: Option<(f64, Option<Timestamp>)>,
     /// Calls a second that are made at most; `None` = as many as there are.
     pub pace: Option<f64>,
-    /// `open`, `slowed`, `cool_down`, `failing` or `probing`.
+    /// `open`, `slowed`, `cool_down`, `failing`, `probing` or `paused`.
     pub state: &'static str,
     /// Until when nothing is called, while that is so.
     pub until: Option<Timestamp>,
@@ -105,7 +107,18 @@ pub async fn hold_of(
     job: &JobRow,
     now: Timestamp,
 ) -> StoreResult<Option<Hold>> {
-    if job.state != State::Waiting || job.resume_at != Some(crate::store::IN_TURN) {
+    let own = match job.state {
+        State::Waiting => job.resume_at.unwrap_or(now),
+        State::Queued => now,
+        _ => return Ok(None),
+    };
+    // one whose own time is after the pause is not held back by it
+    let paused = governor.job_pause((&job.lane, &job.endpoint, &job.tenant), now);
+    let holds = |paused: &Paused| own == IN_TURN || paused.pause.until.is_none_or(|until| until > own);
+    if let Some(paused) = paused.filter(holds) {
+        return Ok(Some(hold_by(&paused)));
+    }
+    if own != IN_TURN {
         return Ok(None);
     }
     let ahead = store.ahead(job, AHEAD_MAX).await?;
@@ -161,6 +174,9 @@ impl Governor {
         ahead: u64,
         now: Timestamp,
     ) -> Option<Hold> {
+        if let Some(paused) = self.job_pause((lane, endpoint, tenant), now) {
+            return Some(hold_by(&paused));
+        }
         match self.way(lane, endpoint, tenant, now) {
             Way::Free => {
                 let slots = self.slots(lane, endpoint, tenant);
@@ -174,7 +190,7 @@ impl Governor {
             }
             Way::Shut { until, reason } => {
                 let why = self.why_shut(endpoint, tenant, now);
-                Some(Hold { reason, until: Some(until), why })
+                Some(Hold { reason, until, why })
             }
             Way::Paced(windows) => {
                 let (at, window) = windows
@@ -223,6 +239,11 @@ impl Governor {
             *jobs.entry((owner, None)).or_default() += count.jobs;
         }
         drop(accounts);
+        for paused in self.lasting_pauses(now) {
+            if let (None, Some(endpoint), tenant) = paused.target.parts() {
+                jobs.entry((endpoint.clone(), tenant.cloned())).or_default();
+            }
+        }
         jobs.into_iter().map(|((endpoint, tenant), held)| self.account(lane, endpoint, tenant, held, now)).collect()
     }
 
@@ -246,7 +267,14 @@ impl Governor {
         let own = if tenant.is_some() { known.tenant } else { known.endpoint };
         let lessons = own.map(|own| &own.lessons[..]).unwrap_or_default();
         let left = lessons.iter().filter_map(|lesson| Some((lesson.remaining?, lesson.reset_at)));
-        let (state, until, detail) = state_of(own, now);
+        let paused = match &tenant {
+            Some(tenant) => self.call_pause(&endpoint, tenant, now),
+            None => self.endpoint_pause(&endpoint, now),
+        };
+        let (state, until, detail) = match &paused {
+            Some(paused) => ("paused", paused.pause.until, hold_by(paused).why),
+            None => state_of(own, now),
+        };
         let pace = match self.budgets.fit(lane, &endpoint, whose, known, 1.0, now) {
             crate::policy::pacing::Fit::Windows(windows) => Some(pace_of(&windows)).filter(|pace| pace.is_finite()),
             crate::policy::pacing::Fit::UsedUp(_) => Some(0.0),
@@ -283,6 +311,18 @@ fn state_of(known: Option<&Knowledge>, now: Timestamp) -> (&'static str, Option<
         }
         Door::Shut { until, cause } => (cause.as_str(), Some(until), detail),
     }
+}
+
+/// `lane bulk is paused by ada@home: the CRM is being moved`
+fn hold_by(Paused { target, pause }: &Paused) -> Hold {
+    let mut why = format!("{target} is paused by {}", pause.author);
+    if pause.until.is_none() {
+        why.push_str(", until it is resumed");
+    }
+    if !pause.note.is_empty() {
+        why = format!("{why}: {}", pause.note);
+    }
+    Hold { reason: WaitReason::Paused, until: pause.until, why }
 }
 
 fn opened(endpoint: &EndpointName, opening: &Opening) -> String {

@@ -10,6 +10,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
 use crate::governor::view::{self, AccountState, Held};
 use crate::governor::{Governor, sync};
+use crate::job::control::{Pause, Paused, Target};
 use crate::job::{LaneName, wire};
 use crate::policy::health::Incident;
 use crate::policy::pacing::Budgets;
@@ -81,6 +82,8 @@ pub struct Picture {
     pub held: Vec<Held>,
     /// What may be called and what is known of it, as the first lane of the configuration sees it.
     pub accounts: Vec<AccountState>,
+    /// What operators have paused, in the order of lanes, endpoints, tenants.
+    pub paused: Vec<Paused>,
     /// What needs a person, the worst first.
     pub incidents: Vec<Incident>,
 }
@@ -96,8 +99,15 @@ impl Picture {
             workers: Vec::new(),
             held: Vec::new(),
             accounts: Vec::new(),
+            paused: Vec::new(),
             incidents: Vec::new(),
         }
+    }
+
+    /// The pause of a lane.
+    pub fn pause_of(&self, lane: &LaneName) -> Option<&Pause> {
+        let of_lane = |paused: &&Paused| matches!(&paused.target, Target::Lane(name) if name == lane);
+        self.paused.iter().find(of_lane).map(|paused| &paused.pause)
     }
 }
 
@@ -145,6 +155,7 @@ async fn read_store(
     }
     let governor = Governor::observer(scope.budgets.clone());
     sync::round(&governor, store, picture.now, Timestamp::EPOCH).await?;
+    picture.paused = governor.lasting_pauses(picture.now);
     picture.held = view::held(&governor, store, picture.now).await?;
     if let Some(lane) = scope.lanes.first() {
         let held: Vec<_> = picture.held.iter().map(|held| held.of.clone()).collect();

@@ -164,7 +164,7 @@ fn of_lane(picture: &Picture, past: &Past, name: &LaneName, lane: &super::Lane) 
         workers: lane.workers,
         work: lane.work(),
         ready: lane.ready,
-        paused: false,
+        paused: picture.pause_of(name).is_some(),
         looks: (past.stuck.count(Measure::Looked, subject), past.stuck.count(Measure::Backlogged, subject)),
         ended_lately: ended(&past.stuck),
         held_by: held.and_then(|held| held.next.as_ref()).map(|next| next.why.clone()),

@@ -15,6 +15,9 @@ use crate::job::{EndpointName, LaneName, Tenant, wire};
 use crate::plan::{self, Forecast, Load, Present, Setup, TENANTS_MAX, Way};
 use crate::store::{HeldCount, State, StateCount, Store};
 
+/// The end of a pause that lasts until it is resumed: not within any plan.
+const NEVER: Timestamp = Timestamp::MAX;
+
 /// Simulates what waits now, beside what the command line adds.
 pub async fn forecast(
     ctx: &Context,
@@ -32,6 +35,10 @@ pub async fn forecast(
         setup.workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
     }
     let governor = app::open_governor(&ctx.specs, &*store, setup.start).await?;
+    for paused in governor.lasting_pauses(setup.start) {
+        let end = paused.pause.until.map_or("until it is resumed".to_owned(), |until| format!("until {until}"));
+        notes.push(format!("{} is paused {end}: its jobs wait so long", paused.target));
+    }
     loads.extend(present_loads(ctx, args, &*store, &*broker, notes).await?);
     if !filled(loads) {
         notes.push("nothing waits now; say what would: --backlog bulk=35000, --rate realtime=2/s".to_owned());
@@ -52,10 +59,13 @@ pub async fn forecast(
 }
 
 fn way(governor: &Governor, lane: &LaneName, endpoint: &EndpointName, tenant: &Tenant, now: Timestamp) -> Way {
+    if let Some(paused) = governor.job_pause((lane, endpoint, tenant), now) {
+        return Way::Shut(paused.pause.until.unwrap_or(NEVER));
+    }
     match governor.way(lane, endpoint, tenant, now) {
         governor::Way::Free => Way::Windows(Vec::new()),
         governor::Way::Paced(windows) => Way::Windows(windows),
-        governor::Way::Shut { until, .. } => Way::Shut(until),
+        governor::Way::Shut { until, .. } => Way::Shut(until.unwrap_or(NEVER)),
         // the call that shows how things are is taken to work
         governor::Way::Probe(_) => Way::Unknown,
     }

@@ -78,11 +78,17 @@ impl Lane {
 
     /// Sends the probe, unless somebody else has sent one, or was told to wait, since it was claimed.
     fn start_probe(&mut self, owned: Owned, pass: Pass, now: Timestamp) {
-        if self.ctx.governor.may_probe(&owned.job.endpoint, &owned.job.tenant, now) {
+        let (endpoint, tenant) = (&owned.job.endpoint, &owned.job.tenant);
+        let paused = self.ctx.governor.call_pause(endpoint, tenant, now).is_some();
+        if !paused && self.ctx.governor.may_probe(endpoint, tenant, now) {
             return self.admit_and_start(owned, pass, now);
         }
         self.paced.ended(&pass);
-        self.closings.push(call::await_turn(&self.ctx, owned, WaitReason::Circuit));
+        if paused {
+            self.forgo_probe(&owned, now);
+        }
+        let reason = if paused { WaitReason::Paused } else { WaitReason::Circuit };
+        self.closings.push(call::await_turn(&self.ctx, owned, reason));
     }
 
     fn admit_and_start(&mut self, owned: Owned, pass: Pass, now: Timestamp) {
@@ -182,7 +188,7 @@ impl Lane {
         }
     }
 
-    fn ask_for_slots(&mut self, now: Timestamp) {
+    pub(super) fn ask_for_slots(&mut self, now: Timestamp) {
         if self.paced.slots.is_empty() && !self.paced.has_gates() {
             return;
         }
@@ -206,7 +212,8 @@ impl Lane {
         let token = self.paced.next_moment().filter(|_| self.calling < self.calls_max);
         // what is in hand may be waiting for it
         let opening = (!self.fresh.is_empty()).then(|| self.paced.next_opening(self.ctx.clock.now())).flatten();
-        [token, opening, self.paced.next_giving_up(), self.paced.slots.next_ask()].into_iter().flatten().min()
+        let moments = [token, opening, self.paced.next_giving_up(), self.paced.slots.next_ask(), self.pause_ends];
+        moments.into_iter().flatten().min()
     }
 
     fn admit(&self, owned: Owned, pass: Pass, now: Timestamp) -> Result<Admitted, (Box<Closing>, Pass)> {

@@ -10,6 +10,7 @@ use lanes::engine::settings::WorkerSettings;
 use lanes::governor::operator::{self, Wish};
 use lanes::job::Tenant;
 use lanes::job::budget::Account;
+use lanes::job::control::{Source, Speaker};
 use lanes::job::verdict::WaitReason;
 use lanes::policy::circuit::CircuitRules;
 use lanes::policy::limit::{Limit, Scope};
@@ -299,7 +300,8 @@ async fn limits_set_by_an_operator_act_on_jobs_that_wait(backend: Backend) {
     let wish = Wish { limits: vec![(3_600 * 5, hour)], burst: Some(1), headroom: Some(1.0), shared: false };
     let (store, set_at) = (Arc::clone(&rig.backing.store), rig.now());
     let ends_at = set_at.plus(Duration::from_secs(3));
-    operator::set_limits(&*store, &account, &wish, "ada", set_at, Some(ends_at)).await.expect("set");
+    let ada = Speaker::new("ada", Source::Cli);
+    operator::set_limits(&*store, &account, &wish, &ada, set_at, Some(ends_at)).await.expect("set");
     let calls = until(&rig, "calls at the new pace", |calls| calls.len() >= 3).await;
     let waited = calls[1].at.since(set_at);
     assert!(waited < Duration::from_mins(5), "the new limit took {waited:?}");

@@ -337,9 +337,13 @@ impl Rig {
     /// What a worker with these settings is made of. A lane without a store of its own has the control store.
     pub fn parts(&self, settings: WorkerSettings) -> WorkerParts {
         let shared: SharedClock = Arc::new(self.clock.clone());
-        let endpoint = Target::new(crm(), self.api.url.parse().expect("a legal url"));
-        let target = Target { timeout: settings.endpoints[&crm()].timeout, ..endpoint };
-        let dispatch = HttpDispatch::new(vec![target], Arc::clone(&shared)).expect("a legal target");
+        // every endpoint is the same API
+        let target = |(name, endpoint): (&EndpointName, &EndpointSettings)| Target {
+            timeout: endpoint.timeout,
+            ..Target::new(name.clone(), self.api.url.parse().expect("a legal url"))
+        };
+        let targets = settings.endpoints.iter().map(target).collect();
+        let dispatch = HttpDispatch::new(targets, Arc::clone(&shared)).expect("legal targets");
         WorkerParts {
             settings,
             broker: Arc::clone(&self.backing.broker),
