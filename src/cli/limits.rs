@@ -1,4 +1,4 @@
-//! `lanes limits`: what may be called, what holds calls back, and an operator's word on it while workers run.
+//! `lanes limits`: what may be called, what holds calls back, and an operator's word on it while workers run: limits, pauses.
 
 use std::time::Duration;
 
@@ -9,14 +9,15 @@ use super::confirm::confirm;
 use super::context::Context;
 use super::error::{CliError, Exit};
 use super::out::note;
+use super::pause::{self, ByArgs, PauseArgs, speaker};
 use super::text::{Table, ago, count, duration, parse_duration, shorten, until};
-use super::view;
+use super::{names, view};
 use crate::app;
 use crate::clock::Timestamp;
 use crate::governor::operator::{self, OperatorError, Wish};
 use crate::governor::view::{AccountState, LimitState, pace_text};
 use crate::job::budget::Account;
-use crate::job::control::{Source, Speaker};
+use crate::job::control::Target;
 use crate::job::{EndpointName, Tenant};
 use crate::store::LIST_MAX;
 
@@ -51,6 +52,45 @@ pub enum LimitsCommand {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Hold calls back, on all workers: those of an endpoint, of a tenant, or of a tenant at an endpoint; other jobs go on
+    Pause {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        args: PauseArgs,
+    },
+    /// Let paused calls go on, at the pace of their budgets
+    Resume {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        by: ByArgs,
+    },
+}
+
+/// Whose calls.
+#[derive(Debug, Args)]
+pub struct Whose {
+    /// The endpoint; without it --tenant says whose calls, to whatever endpoint
+    #[arg(value_parser = EndpointName::new, required_unless_present = "tenant")]
+    endpoint: Option<EndpointName>,
+    /// Only this tenant
+    #[arg(long, value_parser = Tenant::new)]
+    tenant: Option<Tenant>,
+}
+
+impl Whose {
+    /// What to pause or resume, and the words that name it on a command line.
+    fn target(self) -> Result<(Target, String), CliError> {
+        let words = match (&self.endpoint, &self.tenant) {
+            (Some(endpoint), None) => endpoint.to_string(),
+            (None, Some(tenant)) => format!("--tenant {tenant}"),
+            (Some(endpoint), Some(tenant)) => format!("{endpoint} --tenant {tenant}"),
+            (None, None) => String::new(),
+        };
+        let target = Target::of_parts(None, self.endpoint, self.tenant);
+        Ok((target.ok_or_else(|| CliError::usage("name an endpoint, or a tenant with --tenant"))?, words))
+    }
 }
 
 /// What to set.
@@ -104,6 +144,14 @@ pub async fn run(ctx: Context, command: LimitsCommand) -> Result<Exit, CliError>
         LimitsCommand::List { endpoint, tenant } => list(ctx, endpoint.as_ref(), tenant.as_ref()).await,
         LimitsCommand::Set(args) => set(ctx, args).await,
         LimitsCommand::Reset { endpoint, tenant, yes } => reset(ctx, endpoint, tenant, yes).await,
+        LimitsCommand::Pause { whose, args } => {
+            if let Some(endpoint) = &whose.endpoint {
+                names::endpoint(&ctx.specs, endpoint, Exit::NotFound)?;
+            }
+            let (target, words) = whose.target()?;
+            pause::pause(ctx, &target, args, &format!("lanes limits resume {words}")).await
+        }
+        LimitsCommand::Resume { whose, by } => pause::resume(ctx, &whose.target()?.0, by).await,
     }
 }
 
@@ -140,6 +188,7 @@ fn table(accounts: &[AccountState], now: Timestamp) -> Table {
         let resets = account.left.and_then(|(_, reset_at)| reset_at);
         let state = match account.until {
             Some(at) => format!("{} ({})", account.state, until(at, now)),
+            None if account.state == "paused" => "paused (until resumed)".to_owned(),
             None => account.state.to_owned(),
         };
         let detail = if account.detail.is_empty() { account.learnt.join("; ") } else { account.detail.clone() };
@@ -230,7 +279,7 @@ async fn set(mut ctx: Context, args: SetArgs) -> Result<Exit, CliError> {
         note(format_args!("tenants with limits of their own keep them: {}", names.join(", ")));
     }
     confirm(args.yes, &format!("set limits of {account}:"), wish.limits.len().max(1) as u64, "limit")?;
-    let by = Speaker::new(&args.author.unwrap_or_else(who), Source::Cli);
+    let by = speaker(args.author);
     let expires_at = args.lasts.map(|lasts| now.plus(lasts));
     operator::set_limits(&*store, &account, &wish, &by, now, expires_at).await.map_err(|error| match error {
         OperatorError::Wrong(why) => CliError::usage(why),
@@ -253,7 +302,7 @@ async fn reset(mut ctx: Context, endpoint: EndpointName, tenant: Option<Tenant>,
     let store = ctx.store().await?;
     let now = store.time().await?;
     confirm(yes, &format!("take back what was set and learnt of {account}:"), 1, "account")?;
-    if !operator::reset(&*store, &account, &Speaker::new(&who(), Source::Cli), now).await? {
+    if !operator::reset(&*store, &account, &speaker(None), now).await? {
         note(format_args!("nothing was set or learnt of {account}"));
     }
     tell(&mut ctx, &account, "reset", None, now)
@@ -276,13 +325,6 @@ fn tell(
     }
     ctx.out.flush()?;
     Ok(Exit::Ok)
-}
-
-/// `user@host`
-fn who() -> String {
-    let user =
-        ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
-    format!("{}@{}", user.unwrap_or_else(|| "somebody".to_owned()), gethostname::gethostname().to_string_lossy())
 }
 
 #[cfg(test)]

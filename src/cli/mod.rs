@@ -13,7 +13,10 @@ mod publish;
 mod status;
 mod dash;
 mod jobs;
+mod lane;
 mod limits;
+mod pause;
+mod audit;
 mod plan;
 mod dead;
 mod bulk;
@@ -43,6 +46,8 @@ Examples:
       publish a file, one job per line; after an interruption go on with --resume
   lanes limits set crm 50/1m --tenant acme --for 2h
       slow one tenant down for two hours, also for the jobs that wait already
+  lanes lane pause bulk --for 15m --note \"the CRM is being moved\"
+      hold a lane back for a while; it goes on by itself, or with lanes lane resume
   lanes dead retry --lane bulk --reason exhausted
       put dead letters back to work, after showing what would happen
 
@@ -73,9 +78,14 @@ enum Command {
     /// Look at jobs, cancel them, run them again
     #[command(subcommand)]
     Jobs(jobs::JobsCommand),
-    /// Look at budgets and what holds calls back; set limits while workers run
+    /// Look at lanes, pause and resume them while workers run
+    #[command(subcommand)]
+    Lane(lane::LaneCommand),
+    /// Look at budgets and what holds calls back; set limits, pause endpoints and tenants while workers run
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
+    /// Show who changed what while workers ran: pauses and limits
+    Audit(audit::AuditArgs),
     /// Look at dead letters, put them back to work or delete them
     #[command(subcommand)]
     Dead(dead::DeadCommand),
@@ -132,6 +142,8 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Status(args) => status::run(quiet()?, args).await,
         Command::Dash(args) => dash::run(&globals, args).await,
         Command::Jobs(command) => jobs::run(quiet()?, command).await,
+        Command::Lane(command) => lane::run(quiet()?, command).await,
+        Command::Audit(args) => audit::run(quiet()?, args).await,
         Command::Limits(command) => limits::run(quiet()?, command).await,
         Command::Dead(command) => dead::run(quiet()?, command).await,
         Command::Plan(args) => plan::run(quiet()?, *args).await,

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::error::{CliError, Exit};
+use super::pause;
 use super::signals::Signals;
 use super::text::{Table, ago, count, shorten, until};
 use super::view;
@@ -16,6 +17,7 @@ use crate::broker::Broker;
 use crate::clock::{self, Clock as _, Timestamp};
 use crate::governor::view::Held;
 use crate::job::LaneName;
+use crate::job::control::Paused;
 use crate::observe::{self, Lane, Picture};
 use crate::store::{IN_TURN, State, StateCount, Store, WorkerRow};
 
@@ -96,9 +98,7 @@ fn show(ctx: &mut Context, picture: &Picture) -> Result<(), CliError> {
         return Ok(());
     }
     ctx.out.table(&lanes_table(picture))?;
-    let waiting = waiting_table(picture);
-    let workers = workers_table(picture);
-    for table in [waiting, workers] {
+    for table in [paused_table(picture), waiting_table(picture), workers_table(picture)] {
         if !table.is_empty() {
             ctx.out.line("")?;
             ctx.out.table(&table)?;
@@ -128,7 +128,11 @@ fn lanes_table(picture: &Picture) -> Table {
             (number, Ok(())) => number.map(count).unwrap_or_default(),
         };
         table.row([
-            if lane.configured { name.to_string() } else { format!("{name} (not configured)") },
+            match (lane.configured, picture.pause_of(name)) {
+                (true, None) => name.to_string(),
+                (true, Some(_)) => format!("{name} (paused)"),
+                (false, _) => format!("{name} (not configured)"),
+            },
             known(Some(lane.ready)),
             known(lane.unacked),
             stored(lane.jobs(State::Run)),
@@ -142,12 +146,31 @@ fn lanes_table(picture: &Picture) -> Table {
     table
 }
 
+fn paused_table(picture: &Picture) -> Table {
+    let mut table = Table::new(&["PAUSED", "ENDS", "BY", "SINCE", "NOTE"]);
+    for Paused { target, pause } in &picture.paused {
+        table.row([
+            shorten(&target.to_string(), CELL_MAX),
+            pause::ends(pause, picture.now),
+            shorten(&pause.author, CELL_MAX),
+            ago(pause.set_at, picture.now),
+            shorten(&pause.note, WHY_MAX),
+        ]);
+    }
+    table
+}
+
 fn waiting_table(picture: &Picture) -> Table {
     let mut table = Table::new(&["WAITING IN", "REASON", ">JOBS", "NEXT", "LAST", "ENDPOINT", "TENANT", "WHY"]);
     let in_time = |at: Option<Timestamp>| at.map(|at| until(at, picture.now)).unwrap_or_default();
     for (name, lane) in &picture.lanes {
         for waiting in lane.counts.iter().filter(|count| count.state == State::Waiting && !is_in_turn(count)) {
-            let next = in_time(waiting.next_resume_at);
+            // nothing of a paused lane goes on before its pause is over
+            let next = match picture.pause_of(name).map(|pause| pause.until) {
+                Some(None) => "when resumed".to_owned(),
+                Some(end) => in_time(end.max(waiting.next_resume_at)),
+                None => in_time(waiting.next_resume_at),
+            };
             let unknown = [const { String::new() }; 4];
             let cells = [name.to_string(), waiting.reason.clone(), count(waiting.jobs), next];
             table.row(cells.into_iter().chain(unknown));
@@ -210,6 +233,7 @@ fn document(picture: &Picture) -> Value {
             "unacked": lane.unacked, "running": lane.jobs(State::Run), "waiting": lane.jobs(State::Waiting),
             "waiting_by_reason": waiting, "queued": lane.jobs(State::Queued), "dead": lane.dead,
             "oldest_published_at": view::time(lane.oldest()), "workers": lane.workers,
+            "pause": picture.pause_of(name).map(pause::pause_document),
         })
     };
     let worker = |(worker, alive): &(WorkerRow, bool)| {
@@ -224,6 +248,7 @@ fn document(picture: &Picture) -> Value {
         "broker": reachable(&picture.broker), "store": reachable(&picture.store),
         "lanes": picture.lanes.iter().map(lane).collect::<Vec<_>>(),
         "held": picture.held.iter().map(held).collect::<Vec<_>>(),
+        "paused": picture.paused.iter().map(pause::document).collect::<Vec<_>>(),
         "workers": picture.workers.iter().map(worker).collect::<Vec<_>>(),
         "problems": picture.incidents,
     })

@@ -73,11 +73,16 @@ pub fn state_of(row: &JobRow, hold: Option<&Hold>, now: Timestamp) -> String {
             None => "is being called".to_owned(),
         },
         State::Waiting => match row.resume_at {
-            Some(IN_TURN) => in_turn(row, hold, now),
+            // a pause holds back also what is due
+            _ if hold.is_some() => in_turn(row, hold, now),
+            Some(IN_TURN) => in_turn(row, None, now),
             Some(at) => format!("waits ({}), goes on {} ({at})", row.reason, until(at, now)),
             None => format!("waits ({})", row.reason),
         },
-        State::Queued => "is due, on its way to a worker".to_owned(),
+        State::Queued => match hold {
+            Some(_) => format!("is due, and {}", in_turn(row, hold, now)),
+            None => "is due, on its way to a worker".to_owned(),
+        },
         State::Done => format!("succeeded{ended}"),
         State::Dead => format!("dead letter ({}){ended}", row.reason),
         State::Cancelled => format!("cancelled{ended}"),

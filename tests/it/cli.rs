@@ -2,6 +2,7 @@
 
 mod dash;
 mod limits;
+mod pausing;
 
 use std::fmt::Write as _;
 use std::fs;

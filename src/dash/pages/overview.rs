@@ -37,7 +37,7 @@ pub(in crate::dash) fn fragment(seen: &Snapshot) -> Markup {
         (cards(picture))
         section aria-labelledby="incidents" {
             h2 #incidents { "Incidents" }
-            (incidents(&picture.incidents))
+            (incidents(picture.incidents.iter().map(|one| (one.kind.as_str(), one.message.as_str()))))
         }
         section aria-labelledby="lanes" {
             h2 #lanes { "Lanes" }

@@ -21,7 +21,7 @@ fn publish(desk: &Desk, id: &str) {
 const LOOKS_MAX: usize = 2_000;
 
 /// Runs a command until what it shows as JSON satisfies `holds`.
-fn until(desk: &Desk, args: &[&str], what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+pub fn until(desk: &Desk, args: &[&str], what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     for _ in 0..LOOKS_MAX {
         let ran = desk.lanes(args);
         if ran.code == 0 || ran.code == 3 {
