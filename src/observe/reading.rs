@@ -39,8 +39,11 @@ pub struct Past {
     usual: Sums,
 }
 
+/// Bucket, part and count.
+type Part = (u8, String, Count);
+
 #[derive(Debug, Clone, Default)]
-struct Sums(BTreeMap<(Measure, String), Vec<(u8, String, Count)>>);
+struct Sums(BTreeMap<(Measure, String), Vec<Part>>);
 
 impl Sums {
     fn new(counted: Vec<(Series, Count)>) -> Self {
@@ -51,7 +54,7 @@ impl Sums {
         Self(sums)
     }
 
-    fn of(&self, measure: Measure, subject: &str) -> &[(u8, String, Count)] {
+    fn of(&self, measure: Measure, subject: &str) -> &[Part] {
         self.0.get(&(measure, subject.to_owned())).map_or(&[], Vec::as_slice)
     }
 

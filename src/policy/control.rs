@@ -7,7 +7,7 @@ use crate::job::control::{Paused, Target};
 use crate::job::{EndpointName, LaneName, Tenant};
 
 /// When a pause ends, as a moment; one without an end is after all others.
-fn end(paused: &&Paused) -> Timestamp {
+fn end(paused: &Paused) -> Timestamp {
     paused.pause.until.unwrap_or(Timestamp::MAX)
 }
 
@@ -57,13 +57,13 @@ impl Pauses {
     pub fn of_call(&self, endpoint: &EndpointName, tenant: &Tenant, now: Timestamp) -> Option<&Paused> {
         let both = self.tenants_at.get(endpoint).and_then(|tenants| tenants.get(tenant));
         let all = [self.endpoints.get(endpoint), self.tenants.get(tenant), both];
-        all.into_iter().flatten().filter(|paused| paused.pause.lasts(now)).max_by_key(end)
+        all.into_iter().flatten().filter(|paused| paused.pause.lasts(now)).max_by_key(|paused| end(paused))
     }
 
     /// The pause that holds back a job, of several the one that ends last; `None` = none does.
     pub fn of_job(&self, lane: &LaneName, endpoint: &EndpointName, tenant: &Tenant, now: Timestamp) -> Option<&Paused> {
         let both = [self.of_lane(lane, now), self.of_call(endpoint, tenant, now)];
-        both.into_iter().flatten().max_by_key(end)
+        both.into_iter().flatten().max_by_key(|paused| end(paused))
     }
 
     /// Those that last, in the order of their targets.

@@ -140,8 +140,8 @@ impl Counts {
 
     fn add_to(&mut self, mut series: Series, count: Count) {
         if self.series.len() >= SERIES_MAX && !self.series.contains_key(&series) {
-            series.part = OTHER.to_owned();
-            series.subject = OTHER.to_owned();
+            OTHER.clone_into(&mut series.part);
+            OTHER.clone_into(&mut series.subject);
         }
         self.series.entry(series).or_default().add(count);
     }

@@ -223,7 +223,10 @@ async fn every_route_takes_its_role_and_says_what_browsers_may_do() {
         match route.least {
             Some(_) => assert_eq!(stranger.status(), StatusCode::UNAUTHORIZED, "{} {path}", route.method),
             None => {
-                assert!(["/login", "/logout", "/assets/{name}", "/favicon.ico"].contains(&route.path), "{path} is open")
+                assert!(
+                    ["/login", "/logout", "/assets/{name}", "/favicon.ico"].contains(&route.path),
+                    "{path} is open"
+                );
             }
         }
         assert!(

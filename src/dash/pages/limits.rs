@@ -14,6 +14,7 @@ use crate::dash::Shared;
 use crate::dash::access::User;
 use crate::dash::live::Snapshot;
 use crate::governor::view::{AccountState, LimitState, pace_text};
+use crate::job::EndpointName;
 use crate::observe::words::duration;
 
 /// Most rows.
@@ -46,7 +47,7 @@ pub(in crate::dash) async fn show(
 ) -> Response {
     let wish = Wish::new(&wish.endpoint, &wish.tenant);
     let seen = dash.live.fresh().await;
-    let mut endpoints: Vec<&str> = dash.source.scope().budgets.endpoints.keys().map(|name| name.as_str()).collect();
+    let mut endpoints: Vec<&str> = dash.source.scope().budgets.endpoints.keys().map(EndpointName::as_str).collect();
     endpoints.sort_unstable();
     let body = html! {
         h1 { "Limits" }

@@ -147,15 +147,15 @@ pub(super) fn lane_state(lane: &Lane, picture: &Picture) -> Markup {
 pub(super) fn held<'a>(held: impl Iterator<Item = &'a Held>, now: Timestamp) -> Markup {
     let heads = ["Lane", "Endpoint", "Tenant", ">Jobs", "Reason", "Why", "Next", "Last"];
     let row = |held: &Held| {
-        let hold = held.next.as_ref();
+        let next_hold = held.next.as_ref();
         html! {
             td { (lane(&held.of.lane)) }
             td { (endpoint(&held.of.endpoint)) }
             td { (tenant(&held.of.tenant)) }
             td.number { (count(held.of.jobs)) }
-            td { @match hold { Some(hold) => (badge("wait", "◷", hold.reason.as_str())), None => (badge("busy", "↑", "due")) } }
-            td.why { @if let Some(hold) = hold { (hold.why) } @else { "about to go" } }
-            td { (next(hold.and_then(|hold| hold.until), now)) }
+            td { @match next_hold { Some(found) => (badge("wait", "◷", found.reason.as_str())), None => (badge("busy", "↑", "due")) } }
+            td.why { @if let Some(found) = next_hold { (found.why) } @else { "about to go" } }
+            td { (next(next_hold.and_then(|found| found.until), now)) }
             td { (next(held.last_at, now)) }
         }
     };

@@ -31,14 +31,14 @@ pub(super) fn steps(row: &JobRow, attempts: &[AttemptRecord], hold: Option<&Hold
     let mut steps = vec![step(Some(row.published_at), "", "○", "published".to_owned())];
     let mut ready_at = row.published_at;
     for record in attempts {
-        let held = record.started_at.since(ready_at);
-        if held >= WORTH {
+        let waited = record.started_at.since(ready_at);
+        if waited >= WORTH {
             let why = if ready_at == row.published_at {
                 "until a worker took it and its budgets had room"
             } else {
                 "until its turn came"
             };
-            steps.push(step(None, "wait", "◷", format!("waited {} {why}", took(held))));
+            steps.push(step(None, "wait", "◷", format!("waited {} {why}", took(waited))));
         }
         steps.push(call(record));
         let ended = record.started_at.plus(Duration::from_micros(record.duration_us));

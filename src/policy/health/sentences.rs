@@ -44,7 +44,7 @@ pub(super) fn realtime_waits(lane: &LaneReading, endpoints: &[EndpointReading], 
         step = format!("lanes lane pause {other} --for 15m");
     } else if let Some(why) = &lane.held_by {
         message = format!("{message} Its jobs wait because {why}.");
-        step = "lanes limits list".to_owned();
+        "lanes limits list".clone_into(&mut step);
     }
     Incident { lane: Some(name.clone()), ..incident(Kind::RealtimeWaits, Severity::Critical, message, step) }
 }

@@ -124,7 +124,7 @@ fn a_lane_that_moves_nothing_is_stuck() {
 
 #[test]
 fn more_than_one_percent_exhausted_is_too_much() {
-    let at = |exhausted, ended| LaneReading { exhausted, ended, ..lane("bulk") };
+    let at = |exhausted, ended| LaneReading { ended, exhausted, ..lane("bulk") };
     assert_eq!(of_lanes(vec![at(4, 4)]), [], "four are no trend");
     assert_eq!(of_lanes(vec![at(12, 1_200)]), [], "one percent is allowed");
     let most = Some((crm().name, 38));
@@ -149,7 +149,7 @@ fn dead_letters_that_pile_up_are_told() {
 
 #[test]
 fn a_spike_of_429s_is_three_times_the_usual() {
-    let at = |limited, calls, limited_usual| EndpointReading { limited, calls, limited_usual, ..crm() };
+    let at = |limited, calls, limited_usual| EndpointReading { calls, limited, limited_usual, ..crm() };
     assert_eq!(of_endpoints(vec![at(60, 1_000, 0.0)]), [], "12 a minute");
     assert_eq!(of_endpoints(vec![at(1_070, 60_000, 0.0)]), [], "less than 2 % of the calls");
     assert_eq!(of_endpoints(vec![at(1_070, 2_000, 80.0)]), [], "less than three times the usual");

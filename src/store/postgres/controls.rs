@@ -40,7 +40,7 @@ pub async fn put(pool: &PgPool, write: &ControlWrite, line: &AuditEntry) -> Answ
     end(tx, answer).await
 }
 
-async fn put_in(db: &mut PgConnection, write: &ControlWrite, line: &AuditEntry) -> Answer<bool> {
+async fn put_in(db: &mut PgConnection, write: &ControlWrite, entry: &AuditEntry) -> Answer<bool> {
     let [lane, endpoint, tenant] = target_texts(&write.target);
     let query = match &write.pause {
         None => sqlx::query(DELETE).bind(lane).bind(endpoint).bind(tenant).bind(write.seen),
@@ -60,7 +60,7 @@ async fn put_in(db: &mut PgConnection, write: &ControlWrite, line: &AuditEntry) 
     };
     let written = query.execute(&mut *db).await?.rows_affected() == 1;
     if written {
-        log(db, line).await?;
+        log(db, entry).await?;
     }
     Ok(written)
 }

@@ -35,7 +35,7 @@ pub async fn all(db: &Sqlite) -> Answer<Vec<ControlRow>> {
     rows.into_iter().map(ControlRecord::row).collect()
 }
 
-pub async fn put(db: &Sqlite, write: &ControlWrite, line: &AuditEntry) -> Answer<bool> {
+pub async fn put(db: &Sqlite, write: &ControlWrite, entry: &AuditEntry) -> Answer<bool> {
     let mut tx = begin(db).await?;
     let [lane, endpoint, tenant] = target_texts(&write.target);
     let query = match &write.pause {
@@ -57,7 +57,7 @@ pub async fn put(db: &Sqlite, write: &ControlWrite, line: &AuditEntry) -> Answer
     if query.execute(&mut *tx).await?.rows_affected() != 1 {
         return Ok(false); // nothing was written
     }
-    log(&mut tx, line).await?;
+    log(&mut tx, entry).await?;
     tx.commit().await?;
     Ok(true)
 }

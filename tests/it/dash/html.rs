@@ -69,7 +69,7 @@ pub fn check(path: &str, page: &str) {
 
 /// The element's name (with `/` of an end), and what follows it.
 fn element<'a>(path: &str, tag: &'a str) -> (&'a str, &'a str) {
-    let end = tag.find(|c: char| c == ' ' || c == '>').unwrap_or_else(|| panic!("{path}: an open tag: {tag:.60}"));
+    let end = tag.find([' ', '>']).unwrap_or_else(|| panic!("{path}: an open tag: {tag:.60}"));
     let (name, mut rest) = tag.split_at(end);
     let name = if name.eq_ignore_ascii_case("!doctype") { "!doctype" } else { name };
     let plain = name.trim_start_matches('/');

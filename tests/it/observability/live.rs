@@ -28,9 +28,8 @@ fn answer(seen: &Seen, nth: usize) -> Reply {
     let number: usize = seen.job_id.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0);
     let status = match (number % 20, nth) {
         (3, 1) => 429,
-        (5, _) => 503, // until it is exhausted
         (7, _) => 422,
-        (9 | 19, 1) => 503,
+        (5, _) | (9 | 19, 1) => 503, // the first until it is exhausted
         _ => 200,
     };
     Reply::status(status).header("x-ratelimit-limit", 100).header("x-ratelimit-remaining", 60)
