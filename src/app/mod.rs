@@ -18,7 +18,7 @@ use crate::dispatch::http::DispatchError;
 use crate::engine::worker::WorkerFailed;
 use crate::governor::{Governor, sync};
 use crate::http::HttpError;
-use crate::observe::Scope;
+use crate::observe::{Recent, Scope};
 use crate::publish::Publisher;
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -91,7 +91,7 @@ pub async fn open_governor(specs: &Specs, store: &dyn Store, now: Timestamp) -> 
 /// What there is to look at.
 pub fn scope(specs: &Specs) -> Scope {
     let lanes = specs.lanes.iter().map(|lane| lane.name.clone()).collect();
-    Scope { lanes, lease: specs.worker.lease, budgets: budgets(specs) }
+    Scope { lanes, lease: specs.worker.lease, budgets: budgets(specs), recent: Recent::default() }
 }
 
 /// A publisher whose lanes' queues exist.

@@ -156,6 +156,7 @@ mod tests {
             lanes: Vec::new(),
             lease: Duration::from_secs(15),
             budgets: crate::policy::pacing::Budgets::default(),
+            recent: crate::observe::Recent::default(),
         };
         let source = Arc::new(Counting { scope, looks: AtomicUsize::new(0) });
         let live = Arc::new(Live::new(clock.clone()));

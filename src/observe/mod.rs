@@ -16,7 +16,7 @@ use crate::policy::health::Incident;
 use crate::policy::pacing::Budgets;
 use crate::store::{State, StateCount, Store, StoreResult, WorkerRow};
 
-pub use reading::{Past, incidents, past};
+pub use reading::{Past, Recent, incidents, past};
 
 /// What there is to look at.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct Scope {
     pub lease: Duration,
     /// The configured budgets.
     pub budgets: Budgets,
+    /// What was read of the history lately.
+    pub recent: Recent,
 }
 
 /// One lane.
@@ -173,7 +175,7 @@ async fn read_store(
         }
         picture.workers.push((worker, alive));
     }
-    *before = past(store, picture.now).await?;
+    *before = scope.recent.past(store, picture.now).await?;
     Ok(())
 }
 

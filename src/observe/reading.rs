@@ -1,6 +1,7 @@
 //! What incidents are concluded from: the picture of now beside what was counted before.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Picture;
@@ -98,6 +99,29 @@ impl Sums {
 
     fn subjects(&self, measure: Measure) -> impl Iterator<Item = &str> {
         self.0.keys().filter(move |(of, _)| *of == measure).map(|(_, subject)| subject.as_str())
+    }
+}
+
+/// How long what was read of the history is good for: its steps are as long.
+const GOOD_FOR: Duration = Duration::from_secs(10);
+
+/// What was read of the history lately: whoever looks every two seconds need not sum up a day each time.
+#[derive(Debug, Clone, Default)]
+pub struct Recent(Arc<Mutex<Option<(Timestamp, Past)>>>);
+
+impl Recent {
+    /// What is known, or is read anew.
+    ///
+    /// # Errors
+    /// The store did not answer.
+    pub async fn past(&self, store: &dyn Store, now: Timestamp) -> StoreResult<Past> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((_, past)) = known.filter(|(at, _)| *at <= now && now.since(*at) < GOOD_FOR) {
+            return Ok(past);
+        }
+        let read = past(store, now).await?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, read.clone()));
+        Ok(read)
     }
 }
 

@@ -21,7 +21,7 @@ use lanes::dash::routes::ROUTES;
 use lanes::dash::{self, Parts, Source};
 use lanes::job::verdict::{DeadReason, WaitReason};
 use lanes::job::{DedupKey, EndpointName, Identity, JobId, LaneName, Tenant};
-use lanes::observe::{self, Picture, Scope};
+use lanes::observe::{self, Picture, Recent, Scope};
 use lanes::policy::pacing::{Budgets, EndpointBudget};
 use lanes::store::sqlite::SqliteStore;
 use lanes::store::{
@@ -175,7 +175,7 @@ async fn bench(access: Access, read_only: bool) -> Bench {
     let clock = SystemClock::new();
     fill(&store, clock.now()).await;
     let budgets = Budgets { endpoints: HashMap::from([(crm(), EndpointBudget::default())]), ..Budgets::default() };
-    let scope = Scope { lanes: vec![bulk()], lease: Duration::from_secs(15), budgets };
+    let scope = Scope { lanes: vec![bulk()], lease: Duration::from_secs(15), budgets, recent: Recent::default() };
     let (store, shared): (Arc<dyn Store>, SharedClock) = (Arc::new(store), Arc::new(clock.clone()));
     let source = Arc::new(Watched { scope, store, broker: MemoryBroker::new(), clock, looks: AtomicUsize::new(0) });
     let stop = CancellationToken::new();

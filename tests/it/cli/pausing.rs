@@ -62,7 +62,7 @@ fn a_job_of_a_paused_tenant_says_so_and_goes_on() {
     let why = shown["hold"]["why"].as_str().expect("a sentence");
     assert!(why.contains("tenant acme at crm is paused by") && why.ends_with(": asks too much"), "{why}");
     desk.lanes(&["jobs", "show", &job]).ends(0).shows("waits (paused): tenant acme at crm is paused by");
-    desk.lanes(&["limits", "list"]).ends(0).shows("paused (until resumed)").shows("asks too much");
+    desk.lanes(&["limits", "list"]).ends(0).shows("paused (until resumed)").shows("tenant acme at crm is paused by");
     desk.lanes(&["limits", "resume", "crm", "--tenant", "acme"]).ends(0).shows("tenant acme at crm resumed");
     until(&desk, &show, "job that was called", |job| job["state"] == "done" && job["attempt"] == 1);
 }

@@ -21,6 +21,7 @@ async fn look(rig: &Rig) -> Picture {
         lanes: rig.settings.lanes.iter().map(|lane| lane.name.clone()).collect(),
         lease: rig.settings.lease,
         budgets: (*rig.settings.budgets).clone(),
+        recent: observe::Recent::default(),
     };
     let (store, broker): (&dyn Store, &dyn Broker) = (&*rig.backing.store, &*rig.backing.broker);
     let mut picture = observe::look(&scope, Ok(store), Ok(broker), rig.now()).await;
