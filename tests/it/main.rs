@@ -2,6 +2,7 @@
 
 mod app;
 mod arch;
+mod browser;
 mod cli;
 mod compose;
 mod config;
