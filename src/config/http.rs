@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use argon2::password_hash::PasswordHash;
 use http::HeaderName;
 
 use super::document::Node;
@@ -79,7 +80,7 @@ fn check(mode: AuthMode, secret: &Secret) -> Result<(), Fault> {
             Err(Fault::new(format!("the token is shorter than {TOKEN_BYTES_MIN} bytes: it could be guessed"))
                 .help("make one: openssl rand -hex 24"))
         }
-        AuthMode::Basic if !secret.expose().starts_with("$argon2") => {
+        AuthMode::Basic if PasswordHash::new(secret.expose()).is_err() => {
             Err(Fault::new("is not an argon2 hash of a password").help("make one: lanes dash --hash-password"))
         }
         _ => Ok(()),

@@ -172,7 +172,11 @@ impl Passwords {
                 Argon2::default().verify_password(password.expose_secret().as_bytes(), &hash).is_ok()
             })
         });
-        if !check.await.unwrap_or(false) || known.is_none() {
+        let is_right = check.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a password could not be checked");
+            false
+        });
+        if !is_right || known.is_none() {
             return None;
         }
         self.right().insert(name.to_owned(), digest);

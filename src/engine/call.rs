@@ -169,11 +169,15 @@ fn conclude(ctx: &LaneContext, owned: Owned, limits: CallLimits, held_back: Dura
         return give_back(owned, outcome.ended_at, true);
     };
     let attempt = owned.granted.attempt;
-    // a probe asks how the account is. That it is still blocked is not held against the job that happened to ask: it must
-    // not die of it, and after its delay another one asks
-    let spared = owned.is_probe && attempt >= limits.max_attempts;
-    let attempts_max = limits.max_attempts.saturating_add(u32::from(spared));
-    let judged = judge(&endpoint.rules, &ctx.settings.retry, attempts_max, attempt, owned.job.instance, outcome);
+    let judge_of = |most| judge(&endpoint.rules, &ctx.settings.retry, most, attempt, owned.job.instance, outcome);
+    let mut judged = judge_of(limits.max_attempts);
+    // a probe asks how the account is. That it is still blocked is not held against the job that happened to ask, and after
+    // its delay another one asks; but for calls that may have had an effect, and where the publisher said how many there may be
+    let is_last = matches!(judged.verdict, Verdict::Dead { reason: DeadReason::Exhausted, .. });
+    let spared = owned.is_probe && is_last && !judged.effect_possible && owned.job.meta.max_attempts.is_none();
+    if spared {
+        judged = judge_of(limits.max_attempts.saturating_add(1));
+    }
     let job_duration = outcome.ended_at.since(owned.job.published_at);
     let (next, told) = match &judged.verdict {
         Verdict::Done => (Next::Done, AttemptNext::Done { job_duration }),

@@ -1,6 +1,7 @@
 //! The program as people and scripts use it: the real binary, its output and its exit codes, on SQLite files.
 
 mod dash;
+mod incidents;
 mod limits;
 mod pausing;
 

@@ -83,7 +83,7 @@ pub(super) fn duration_rising(lane: &LaneReading) -> Incident {
     let factor = now.as_secs_f64() / before.as_secs_f64().max(1e-6);
     let message =
         format!("{name} takes {factor:.1}x as long as three days ago (mean {} -> {}).", time(before), time(now));
-    let step = format!("lanes plan --lane {name}");
+    let step = "lanes plan --live".to_owned();
     Incident { lane: Some(name.clone()), ..incident(Kind::DurationRising, Severity::Info, message, step) }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use lanes::clock::Timestamp;
 use lanes::engine::settings::WorkerSettings;
 use lanes::governor::operator::{self, Wish};
-use lanes::job::Tenant;
 use lanes::job::budget::Account;
 use lanes::job::control::{Source, Speaker};
 use lanes::job::verdict::WaitReason;
+use lanes::job::{JobMeta, Tenant};
 use lanes::policy::circuit::CircuitRules;
 use lanes::policy::limit::{Limit, Scope};
 use lanes::policy::pacing::{Budgets, EndpointBudget};
@@ -26,6 +26,7 @@ on_every_backend!(
     limits_that_answers_tell_are_kept_by_all_workers,
     an_outage_costs_no_job_its_attempts,
     a_probe_that_fails_ends_no_job,
+    a_probe_is_a_call_where_the_publisher_counts_them,
     after_a_block_one_call_goes_first,
     slots_of_an_endpoint_hold_over_all_workers,
     slots_of_a_tenant_hold_nobody_else,
@@ -173,6 +174,20 @@ async fn a_probe_that_fails_ends_no_job(backend: Backend) {
         rig.rows().await.iter().filter(|row| row.state == State::Done).count() == jobs.len() - died
     })
     .await;
+    worker.stop().await;
+}
+
+async fn a_probe_is_a_call_where_the_publisher_counts_them(backend: Backend) {
+    let rig = Rig::new(backend, |_, _| Reply::status(503)).await;
+    let rules = CircuitRules { failures: 3, open: Duration::from_secs(10), open_max: Duration::from_secs(10) };
+    let worker = rig.start_with(governed(EndpointBudget { circuit: rules, ..EndpointBudget::default() }));
+    for nth in 0..8 {
+        let meta = JobMeta { max_attempts: Some(1), ..JobMeta::default() };
+        let job = NewJob { meta, ..new_job("bulk", &format!("once-{nth}")) };
+        rig.publisher.publish_one(job).await.expect("confirmed");
+    }
+    rig.until_in_steps(Duration::from_millis(500), "the end of all", async || rig.letters().await.len() == 8).await;
+    assert_eq!(rig.api.count(), 8, "each was called once");
     worker.stop().await;
 }
 
