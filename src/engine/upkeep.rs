@@ -33,6 +33,8 @@ const BUDGETS_KEPT: Duration = Duration::from_hours(1);
 const PAUSES_KEPT: Duration = Duration::from_hours(1);
 /// How long it is known who changed what.
 const AUDIT_KEPT: Duration = Duration::from_hours(24 * 400);
+/// How long an operation is remembered that has ended.
+const OPERATIONS_KEPT: Duration = Duration::from_hours(24 * 90);
 /// Most ended rows forgotten in one statement.
 const PURGE_MAX: usize = 5_000;
 /// Consuming minutes after which everything unacked at that time has been decided: the broker's longest unacked time
@@ -246,6 +248,7 @@ async fn forget(upkeep: &Upkeep) -> StoreResult<()> {
 async fn forget_operators(upkeep: &Upkeep) -> StoreResult<()> {
     let now = upkeep.clock.now();
     upkeep.store.purge_controls(now.minus(PAUSES_KEPT)).await?;
+    upkeep.store.purge_operations(now.minus(OPERATIONS_KEPT)).await?;
     while upkeep.store.purge_audit(now.minus(AUDIT_KEPT), PURGE_MAX).await? == PURGE_MAX as u64 {}
     Ok(())
 }

@@ -13,8 +13,8 @@ use super::lane::{self, LaneEnd};
 use super::settings::WorkerSettings;
 use super::upkeep::{self, Upkeep};
 use super::{
-    CallTimes, FailureWait, LaneContext, Liveness, Parked, Progress, graveyard, history, lessons, monitor, releaser,
-    turns,
+    CallTimes, FailureWait, LaneContext, Liveness, Parked, Progress, graveyard, history, lessons, monitor, operations,
+    releaser, turns,
 };
 use crate::broker::Broker;
 use crate::clock::{self, SharedClock};
@@ -81,6 +81,7 @@ pub async fn run(parts: WorkerParts, stop: CancellationToken) -> Result<(), Work
     helpers.spawn(upkeep::liveness(Arc::clone(&upkeep), over.clone()));
     helpers.spawn(upkeep::takeovers(Arc::clone(&upkeep), stop.clone()));
     helpers.spawn(monitor::run(Arc::clone(&upkeep), Arc::clone(&parts.broker), stop.clone()));
+    helpers.spawn(operations::run(Arc::clone(&upkeep), Arc::clone(&parts.broker), stop.clone()));
     helpers.spawn(history::run(Arc::clone(&upkeep), over.clone()));
     helpers.spawn(upkeep::retention(upkeep, stop.clone()));
     if let Some(first) = lanes.first() {

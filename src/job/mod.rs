@@ -4,6 +4,7 @@ pub mod budget;
 pub mod control;
 pub mod event;
 pub mod history;
+pub mod operation;
 pub mod outcome;
 pub mod verdict;
 pub mod wire;

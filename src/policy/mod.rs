@@ -10,5 +10,6 @@ pub mod headers;
 pub mod health;
 pub mod learn;
 pub mod limit;
+pub mod operation;
 pub mod pacing;
 pub mod turns;

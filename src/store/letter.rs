@@ -1,11 +1,13 @@
 //! Letters and the journal of calls: how rows of either database become the seam's types.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::fault::{Answer, Fault, free_text, signed, unsigned};
-use super::record::sha256;
+use super::record::{PlaceRecord, sha256};
 use super::transition::{Reason, Row};
 use super::{AttemptRecord, Letter, LetterGroup, Payload, RawLetter, State, StoredJob};
 use crate::clock::Timestamp;
@@ -181,6 +183,20 @@ impl FullLetterRecord {
         let (id, endpoint) = (JobId::new(&id)?, EndpointName::new(&endpoint)?);
         Ok((row, StoredJob { lane: letter.lane, tenant, id, endpoint, published_at, payload }))
     }
+}
+
+/// Whole letters in the order of their places; one that can't be read is named in the log.
+pub fn in_order(places: &[PlaceRecord], records: Vec<FullLetterRecord>) -> Vec<RawLetter> {
+    let read = |record: FullLetterRecord| {
+        let instance = record.shown.instance;
+        let letter = record.raw_letter();
+        letter
+            .inspect_err(|fault| tracing::error!(%instance, ?fault, "a letter can't be read, so it is left alone"))
+            .ok()
+    };
+    let mut letters: HashMap<Uuid, RawLetter> =
+        records.into_iter().filter_map(read).map(|found| (found.letter.instance, found)).collect();
+    places.iter().filter_map(|place| letters.remove(&place.instance)).collect()
 }
 
 /// An entry of the journal.

@@ -8,6 +8,7 @@ pub mod decide;
 mod fault;
 pub mod gcra;
 mod letter;
+mod operations;
 pub mod postgres;
 mod record;
 mod rows;
@@ -28,6 +29,7 @@ use crate::job::budget::{Account, Take, Taken};
 use crate::job::history::{Count, Measure, Series, Step};
 
 pub use controls::*;
+pub use operations::*;
 pub use rows::*;
 pub use slots::GRANT_GOOD_FOR;
 pub use verbs::*;
@@ -329,6 +331,7 @@ pub trait Store:
     + LetterStore
     + ReadingStore
     + HistoryStore
+    + OperationStore
 {
 }
 
@@ -342,5 +345,6 @@ impl<T> Store for T where
         + LetterStore
         + ReadingStore
         + HistoryStore
+        + OperationStore
 {
 }

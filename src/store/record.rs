@@ -2,6 +2,7 @@
 
 mod counts;
 mod controls;
+mod operations;
 mod slots;
 
 use sqlx::FromRow;
@@ -19,6 +20,8 @@ use crate::job::{DedupKey, EndpointName, JobId, LaneName, Tenant};
 
 pub use controls::*;
 pub use counts::*;
+pub(super) use operations::operation_columns;
+pub use operations::*;
 pub use slots::*;
 
 fn state(code: i16) -> Answer<State> {

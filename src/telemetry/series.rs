@@ -22,7 +22,7 @@ pub const TENANT_LABELS_MAX: usize = 50;
 /// Most publish sources.
 const SOURCE_LABELS_MAX: usize = 20;
 /// Who publishes: the closed set of the label `source`.
-pub const PUBLISH_SOURCES: [&str; 2] = ["cli", "library"];
+pub const PUBLISH_SOURCES: [&str; 3] = ["cli", "library", "operation"];
 /// States of a circuit: the closed set of the label `state` of `lanes_circuit_state`.
 const CIRCUIT_STATES: [&str; 3] = ["closed", "open", "half_open"];
 /// The label value of everything beyond a bound.

@@ -84,7 +84,8 @@ async fn put_account_in(
     Ok(written)
 }
 
-async fn log(db: &mut PgConnection, line: &AuditEntry) -> Answer<()> {
+/// Writes a line, in a transaction.
+pub async fn log(db: &mut PgConnection, line: &AuditEntry) -> Answer<()> {
     sqlx::query(LOG)
         .bind(line.at.as_micros())
         .bind(free_text(&line.actor))

@@ -16,7 +16,8 @@ pub async fn replay(pool: &PgPool, instance: Uuid, now: Timestamp) -> Answer<Rep
     end(tx, answer).await
 }
 
-async fn replay_locked(db: &mut PgConnection, instance: Uuid, now: Timestamp) -> Answer<Replayed> {
+/// In a transaction.
+pub async fn replay_locked(db: &mut PgConnection, instance: Uuid, now: Timestamp) -> Answer<Replayed> {
     let Some(letter) = letters::full(db, instance).await? else { return Ok(Replayed::NotFound) };
     if letter.shown.raw {
         return Ok(Replayed::Raw(Box::new(letter.raw_letter()?)));

@@ -72,7 +72,8 @@ pub async fn put_account(db: &Sqlite, write: &AccountWrite, now: Timestamp, line
     Ok(true)
 }
 
-async fn log(db: &mut SqliteConnection, line: &AuditEntry) -> Answer<()> {
+/// Writes a line, in a transaction.
+pub async fn log(db: &mut SqliteConnection, line: &AuditEntry) -> Answer<()> {
     sqlx::query(LOG)
         .bind(line.at.as_micros())
         .bind(free_text(&line.actor))

@@ -1,5 +1,6 @@
 //! What an operator asks for: replay a dead letter, cancel a job.
 
+use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::{begin, letters, rows};
@@ -11,19 +12,26 @@ use crate::store::{CancelAnswer, Replayed, transition};
 
 pub async fn replay(db: &Sqlite, instance: Uuid, now: Timestamp) -> Answer<Replayed> {
     let mut tx = begin(db).await?;
-    let Some(letter) = letters::full(&mut tx, instance).await? else { return Ok(Replayed::NotFound) };
+    let answer = replay_in(&mut tx, instance, now).await?;
+    tx.commit().await?;
+    Ok(answer)
+}
+
+/// In a transaction.
+pub async fn replay_in(db: &mut SqliteConnection, instance: Uuid, now: Timestamp) -> Answer<Replayed> {
+    let Some(letter) = letters::full(&mut *db, instance).await? else { return Ok(Replayed::NotFound) };
     if letter.shown.raw {
         return Ok(Replayed::Raw(Box::new(letter.raw_letter()?)));
     }
     let (died, job) = letter.job()?;
-    let kept = rows::get(&mut tx, instance).await?.map(|record| record.row()).transpose()?;
+    let kept = rows::get(&mut *db, instance).await?.map(|record| record.row()).transpose()?;
     let Some(after) = transition::replay(kept.as_ref().unwrap_or(&died), now) else {
         // its row was forgotten, then a late copy of the message ran: the letter is out of date, discard is all that is left
         return Ok(Replayed::NotFound);
     };
     if kept.is_some() {
-        rows::write(&mut tx, &after).await?;
-        rows::restore(&mut tx, instance, &job.payload.meta, &job.payload.body).await?;
+        rows::write(&mut *db, &after).await?;
+        rows::restore(&mut *db, instance, &job.payload.meta, &job.payload.body).await?;
     } else {
         let parts = rows::JobParts {
             key: DedupKey::of(&job.lane, &job.tenant, &job.id),
@@ -34,10 +42,9 @@ pub async fn replay(db: &Sqlite, instance: Uuid, now: Timestamp) -> Answer<Repla
             meta: &job.payload.meta,
             body: &job.payload.body,
         };
-        rows::insert(&mut tx, &after, parts).await?;
+        rows::insert(&mut *db, &after, parts).await?;
     }
-    letters::remove(&mut tx, instance).await?;
-    tx.commit().await?;
+    letters::remove(db, instance).await?;
     Ok(Replayed::Waiting(after.generation))
 }
 

@@ -9,12 +9,14 @@ use lanes::clock::Timestamp;
 use lanes::job::LaneName;
 use lanes::job::budget::{Account, Take, Taken};
 use lanes::job::history::{Count, Measure, Series, Step};
+use lanes::job::operation::{Action, Group, NewOperation, Operation, Selection};
 use lanes::store::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
-    CancelAnswer, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
-    HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, Payload, Purged,
-    RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount, Store,
-    StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    CancelAnswer, Claim, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
+    HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, OperationStore,
+    Payload, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore,
+    SlotUse, StateCount, StepWish, Stepped, Store, StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim,
+    WorkerId, WorkerRow, WorkerStore,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -195,6 +197,59 @@ impl HistoryStore for Weather {
     async fn purge_history(&self, now: Timestamp, limit: usize) -> StoreResult<u64> {
         self.meet(Asked::Other).await?;
         self.store.purge_history(now, limit).await
+    }
+}
+
+#[async_trait]
+impl OperationStore for Weather {
+    async fn plan(&self, action: Action, selection: &Selection) -> StoreResult<Vec<Group>> {
+        self.meet(Asked::Other).await?;
+        self.store.plan(action, selection).await
+    }
+
+    async fn start_operation(&self, new: &NewOperation, claim: Option<Claim>, line: &AuditEntry) -> StoreResult<bool> {
+        self.meet(Asked::Other).await?;
+        self.store.start_operation(new, claim, line).await
+    }
+
+    async fn operations(&self, limit: usize) -> StoreResult<Vec<Operation>> {
+        self.meet(Asked::Other).await?;
+        self.store.operations(limit).await
+    }
+
+    async fn operation(&self, id: Uuid) -> StoreResult<Option<Operation>> {
+        self.meet(Asked::Other).await?;
+        self.store.operation(id).await
+    }
+
+    async fn claim_operation(&self, claim: Claim, now: Timestamp) -> StoreResult<Option<Operation>> {
+        self.meet(Asked::Other).await?;
+        self.store.claim_operation(claim, now).await
+    }
+
+    async fn step_operation(&self, id: Uuid, wish: &StepWish) -> StoreResult<Option<Stepped>> {
+        self.meet(Asked::Other).await?;
+        self.store.step_operation(id, wish).await
+    }
+
+    async fn tell_raw(&self, id: Uuid, wish: &StepWish, answers: &[RawAnswer]) -> StoreResult<Option<Operation>> {
+        self.meet(Asked::Other).await?;
+        self.store.tell_raw(id, wish, answers).await
+    }
+
+    async fn leave_operation(&self, id: Uuid, token: Uuid) -> StoreResult<()> {
+        self.meet(Asked::Other).await?;
+        self.store.leave_operation(id, token).await
+    }
+
+    async fn cancel_operation(&self, id: Uuid, line: &AuditEntry) -> StoreResult<bool> {
+        self.meet(Asked::Other).await?;
+        self.store.cancel_operation(id, line).await
+    }
+
+    async fn purge_operations(&self, before: Timestamp) -> StoreResult<u64> {
+        self.meet(Asked::Other).await?;
+        self.store.purge_operations(before).await
     }
 }
 

@@ -5,6 +5,7 @@ mod broker;
 mod budgets;
 mod rollups;
 mod controls;
+mod operations;
 mod slots;
 mod store;
 mod store_random;

@@ -64,7 +64,18 @@ impl Bench {
 
     /// Empties every table and registers the worker anew.
     pub async fn clear(&mut self) {
-        for table in ["jobs", "jobs_side", "letters", "attempts", "workers", "marks", "budgets", "slots", "history"] {
+        for table in [
+            "jobs",
+            "jobs_side",
+            "letters",
+            "attempts",
+            "workers",
+            "marks",
+            "budgets",
+            "slots",
+            "history",
+            "operations",
+        ] {
             let sql = AssertSqlSafe(format!("DELETE FROM {table}"));
             match &self.backend {
                 Backend::Sqlite(..) if table == "jobs_side" => {}
@@ -108,7 +119,7 @@ impl Bench {
         self.store.release(&lane("bulk"), now, 100, 1_000).await.expect("released")
     }
 
-    async fn row(&self, instance: Uuid) -> JobRow {
+    pub async fn row(&self, instance: Uuid) -> JobRow {
         self.store.job(instance).await.expect("read").expect("the row exists")
     }
 
@@ -117,7 +128,7 @@ impl Bench {
     }
 
     /// Brings a new job into `state`; with `effect`, a call of it may have had an effect.
-    async fn job_in(&self, state: State, effect: bool, instance: u128, id: &str, now: Timestamp) -> FreshClaim {
+    pub async fn job_in(&self, state: State, effect: bool, instance: u128, id: &str, now: Timestamp) -> FreshClaim {
         let claim = claim(instance, id, now);
         self.run(now, &claim).await;
         let settlement = |next| Settlement { effect_possible: effect, ..settlement(&claim, next) };
@@ -222,7 +233,7 @@ fn attempt(number: u32) -> AttemptRecord {
     }
 }
 
-fn instances(wakes: &[Wake]) -> Vec<u128> {
+pub fn instances(wakes: &[Wake]) -> Vec<u128> {
     wakes.iter().map(|wake| wake.instance.as_u128()).collect()
 }
 
@@ -653,7 +664,7 @@ async fn a_replay_after_its_row_was_forgotten(bench: Bench) {
     assert_eq!(instances(&bench.release(at(6_001)).await), [3]);
 }
 
-fn raw(instance: u128, lane_name: &str, reason: DeadReason, died: i64) -> RawLetter {
+pub fn raw(instance: u128, lane_name: &str, reason: DeadReason, died: i64) -> RawLetter {
     let letter = Letter {
         instance: Uuid::from_u128(instance),
         lane: lane(lane_name),
