@@ -1,4 +1,4 @@
-//! Acts on many dead letters: shows the plan, asks, works through it, says what became of it.
+//! Acts on single dead letters: shows the plan, asks, works through them, says what became of each.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -9,13 +9,14 @@ use uuid::Uuid;
 
 use super::confirm::confirm;
 use super::context::Context;
-use super::dead::{SelectionArgs, find};
+use super::dead::find;
 use super::error::{CliError, Exit};
 use super::out::note;
 use super::text::{Table, count, counted};
+use crate::job::operation::Action;
 use crate::job::wire;
 use crate::publish::Publisher;
-use crate::store::{LIST_MAX, Letter, RawLetter, Replayed, Store, StoreResult};
+use crate::store::{Letter, RawLetter, Replayed, Store, StoreResult};
 
 /// Letters acted on at a time.
 const CONCURRENT: usize = 4;
@@ -32,11 +33,16 @@ pub enum Verb {
 }
 
 impl Verb {
-    const fn word(self) -> &'static str {
+    /// What it is called, also when it is done to many.
+    pub const fn action(self) -> Action {
         match self {
-            Self::Retry => "retry",
-            Self::Discard => "discard",
+            Self::Retry => Action::Retry,
+            Self::Discard => Action::Discard,
         }
+    }
+
+    const fn word(self) -> &'static str {
+        self.action().as_str()
     }
 }
 
@@ -52,59 +58,31 @@ struct Tally {
 struct Plan {
     letters: Vec<Letter>,
     missing: Vec<String>,
-    /// They were given by handle, so each one is missed.
-    named: bool,
-    /// There may be more of them than the store lists at once.
-    open_ended: bool,
 }
 
-/// Runs it.
-pub async fn run(mut ctx: Context, verb: Verb, selection: &SelectionArgs) -> Result<Exit, CliError> {
-    if selection.jobs.is_empty() && selection.filter.is_empty() && !selection.all {
-        return Err(CliError::usage(format!("say which dead letters to {}", verb.word()))
-            .help("give handles or ids, a filter (--lane, --reason, --endpoint, --tenant) or --all"));
-    }
+/// Runs it on letters that are given by handle or id.
+pub async fn run(mut ctx: Context, verb: Verb, jobs: &[String], yes: bool, dry_run: bool) -> Result<Exit, CliError> {
     let store = ctx.store().await?;
-    let planned_at = store.time().await?;
-    let mut plan = plan(&*store, selection).await?;
-    plan.letters.retain(|letter| letter.died_at <= planned_at);
+    let plan = plan(&*store, jobs).await?;
     if plan.letters.is_empty() && !plan.missing.is_empty() {
         return Err(CliError::not_found(format!("no dead letter has the handle or id {}", plan.missing.join(", ")))
             .help("lanes dead list shows them; a job that waits goes on by itself (lanes jobs show)"));
     }
     show(verb, &plan);
-    if selection.dry_run || plan.letters.is_empty() {
-        return report(&mut ctx, verb, &plan, &Tally::default(), selection.dry_run);
+    if dry_run || plan.letters.is_empty() {
+        return report(&mut ctx, verb, &plan, &Tally::default(), dry_run);
     }
-    confirm(selection.yes, verb.word(), plan.letters.len() as u64, "dead letter")?;
-    let mut actor = Actor { verb, store, publisher: None, tally: Tally::default(), seen: HashSet::new() };
+    confirm(yes, verb.word(), plan.letters.len() as u64, "dead letter")?;
+    let mut actor = Actor { verb, store, publisher: None, tally: Tally::default() };
     actor.tally.gone.clone_from(&plan.missing);
-    let mut page = plan.letters.clone();
-    loop {
-        actor.work(&ctx, &page).await?;
-        if !plan.open_ended {
-            break;
-        }
-        // the next thousand: what died after the plan was made is not part of it, what failed is not tried again
-        page = actor.store.letters(&selection.filter.filter(LIST_MAX)).await?;
-        page.retain(|letter| letter.died_at <= planned_at && !actor.seen.contains(&letter.instance));
-        if page.is_empty() {
-            break;
-        }
-        note(format_args!("{} so far", counted(actor.tally.done, "letter")));
-    }
+    actor.work(&ctx, &plan.letters).await?;
     report(&mut ctx, verb, &plan, &actor.tally, false)
 }
 
-async fn plan(store: &dyn Store, selection: &SelectionArgs) -> Result<Plan, CliError> {
-    if selection.jobs.is_empty() {
-        let letters = store.letters(&selection.filter.filter(LIST_MAX)).await?;
-        let open_ended = letters.len() == LIST_MAX;
-        return Ok(Plan { letters, missing: Vec::new(), named: false, open_ended });
-    }
-    let mut plan = Plan { letters: Vec::new(), missing: Vec::new(), named: true, open_ended: false };
+async fn plan(store: &dyn Store, jobs: &[String]) -> Result<Plan, CliError> {
+    let mut plan = Plan { letters: Vec::new(), missing: Vec::new() };
     let mut known = HashSet::new();
-    for job in &selection.jobs {
+    for job in jobs {
         match find(store, job).await? {
             Some(found) if known.insert(found.letter.instance) => plan.letters.push(found.letter),
             Some(_) => {}
@@ -116,8 +94,7 @@ async fn plan(store: &dyn Store, selection: &SelectionArgs) -> Result<Plan, CliE
 
 /// The plan, by lane, endpoint and reason.
 fn show(verb: Verb, plan: &Plan) {
-    let more = if plan.open_ended { " or more (all that match are taken)" } else { "" };
-    note(format_args!("to {}: {}{more}", verb.word(), counted(plan.letters.len() as u64, "dead letter")));
+    note(format_args!("to {}: {}", verb.word(), counted(plan.letters.len() as u64, "dead letter")));
     let mut groups: BTreeMap<(String, String, String), u64> = BTreeMap::new();
     for letter in &plan.letters {
         let endpoint = letter.endpoint.clone().unwrap_or_default();
@@ -141,7 +118,6 @@ struct Actor {
     /// Opened when the first letter needs it.
     publisher: Option<Publisher>,
     tally: Tally,
-    seen: HashSet<Uuid>,
 }
 
 /// What became of one letter.
@@ -168,7 +144,6 @@ impl Actor {
             })
             .buffered(CONCURRENT);
         while let Some((handle, step)) = steps.next().await {
-            self.seen.insert(handle);
             let outcome = match step {
                 Step::Ended(outcome) => outcome,
                 Step::Republish(letter) => self.republish(ctx, *letter).await?,
@@ -242,7 +217,7 @@ fn report(ctx: &mut Context, verb: Verb, plan: &Plan, tally: &Tally, dry_run: bo
         ctx.out.line(format_args!("{did}: {}{gone}{failed}", count(tally.done)))?;
     }
     ctx.out.flush()?;
-    let whole = tally.failed.is_empty() && (tally.gone.is_empty() || !plan.named);
+    let whole = tally.failed.is_empty() && tally.gone.is_empty();
     Ok(match () {
         () if whole => Exit::Ok,
         () if tally.done > 0 => Exit::Partial,

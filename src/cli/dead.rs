@@ -8,9 +8,11 @@ use super::bulk::{self, Verb};
 use super::context::Context;
 use super::error::{CliError, Exit};
 use super::jobs::handle_of;
+use super::operation::{self, HowArgs};
 use super::out::note;
 use super::text::{Table, ago, clean, counted, shorten};
 use super::view;
+use crate::job::operation::Selection;
 use crate::job::verdict::DeadReason;
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::store::{LIST_MAX, Letter, LetterFilter, RawLetter, State, Store, StoreResult};
@@ -73,7 +75,7 @@ impl FilterArgs {
 }
 
 /// Which letters to act on.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Args)]
 pub struct SelectionArgs {
     /// Handles of single letters, or ids of dead jobs
     #[arg(value_name = "JOB", conflicts_with_all = ["lane", "tenant", "endpoint", "reason", "all"])]
@@ -83,12 +85,8 @@ pub struct SelectionArgs {
     /// Every dead letter there is
     #[arg(long, conflicts_with_all = ["lane", "tenant", "endpoint", "reason"])]
     pub all: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    pub yes: bool,
-    /// Only show what would be done
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    pub how: HowArgs,
 }
 
 fn reason_parser() -> impl TypedValueParser<Value = DeadReason> {
@@ -101,14 +99,31 @@ pub async fn run(ctx: Context, command: DeadCommand) -> Result<Exit, CliError> {
     match command {
         DeadCommand::List { filter, limit } => list(ctx, &filter, limit).await,
         DeadCommand::Show { letter } => show(ctx, &letter).await,
-        DeadCommand::Retry(selection) => bulk::run(ctx, Verb::Retry, &selection).await,
-        DeadCommand::Discard(selection) => bulk::run(ctx, Verb::Discard, &selection).await,
+        DeadCommand::Retry(selection) => act(ctx, Verb::Retry, selection).await,
+        DeadCommand::Discard(selection) => act(ctx, Verb::Discard, selection).await,
     }
+}
+
+/// Single letters at once, all that match a filter as an operation.
+async fn act(ctx: Context, verb: Verb, selection: SelectionArgs) -> Result<Exit, CliError> {
+    let SelectionArgs { jobs, filter, all, how } = selection;
+    if !jobs.is_empty() {
+        return bulk::run(ctx, verb, &jobs, how.is_yes(), how.is_dry()).await;
+    }
+    if filter.is_empty() && !all {
+        return Err(CliError::usage(format!("say which dead letters to {}", verb.action().as_str()))
+            .help("give handles or ids, a filter (--lane, --reason, --endpoint, --tenant) or --all"));
+    }
+    let FilterArgs { lane, tenant, endpoint, reason } = filter;
+    let until = ctx.store().await?.time().await?;
+    let reason = reason.map(|reason| reason.as_str().to_owned());
+    let selection = Selection { lane, endpoint, tenant, reason, ..Selection::all(until) };
+    operation::run(ctx, verb.action(), selection, how).await
 }
 
 /// `lanes jobs retry`.
 pub async fn retry_jobs(ctx: Context, jobs: Vec<String>, yes: bool) -> Result<Exit, CliError> {
-    bulk::run(ctx, Verb::Retry, &SelectionArgs { jobs, yes, ..SelectionArgs::default() }).await
+    bulk::run(ctx, Verb::Retry, &jobs, yes, false).await
 }
 
 async fn list(mut ctx: Context, filter: &FilterArgs, limit: u64) -> Result<Exit, CliError> {

@@ -8,12 +8,14 @@ use uuid::Uuid;
 use super::confirm::confirm;
 use super::context::Context;
 use super::error::{CliError, Exit};
+use super::operation::{self, HowArgs};
 use super::out::note;
-use super::text::{Table, ago, clean, duration, shorten, until};
+use super::text::{Table, ago, clean, counted, duration, shorten, until};
 use super::{dead, view};
 use crate::app;
 use crate::clock::Timestamp;
 use crate::governor::view::{Hold, hold_of};
+use crate::job::operation::{Action, Selection};
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::observe::words;
 use crate::store::{AttemptRecord, CancelAnswer, JobFilter, JobRow, LIST_MAX, State, Store, StoreResult};
@@ -34,11 +36,12 @@ pub enum JobsCommand {
     /// End jobs that have not ended; one that is being called is not called again
     Cancel {
         /// Handles, or ids (the newest job of it that has not ended)
-        #[arg(required = true)]
+        #[arg(required_unless_present_any = ["lane", "tenant", "endpoint", "reason"])]
         jobs: Vec<String>,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
+        #[command(flatten)]
+        filter: WaitingArgs,
+        #[command(flatten)]
+        how: HowArgs,
     },
     /// Put dead jobs back to work (the same as `lanes dead retry JOB...`)
     Retry {
@@ -49,6 +52,23 @@ pub enum JobsCommand {
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+/// All that wait and match; those that are being called are left alone.
+#[derive(Debug, Args)]
+pub struct WaitingArgs {
+    /// All that wait in this lane
+    #[arg(long, value_parser = LaneName::new, conflicts_with = "jobs")]
+    lane: Option<LaneName>,
+    /// All that wait of this tenant
+    #[arg(long, value_parser = Tenant::new, conflicts_with = "jobs")]
+    tenant: Option<Tenant>,
+    /// All that wait for this endpoint
+    #[arg(long, value_parser = EndpointName::new, conflicts_with = "jobs")]
+    endpoint: Option<EndpointName>,
+    /// All that wait for this reason (rate_limited, transient, budget, ...)
+    #[arg(long, conflicts_with = "jobs")]
+    reason: Option<String>,
 }
 
 /// Which jobs to list.
@@ -88,7 +108,8 @@ pub async fn run(ctx: Context, command: JobsCommand) -> Result<Exit, CliError> {
     match command {
         JobsCommand::List(args) => list(ctx, args).await,
         JobsCommand::Show { job } => show(ctx, &job).await,
-        JobsCommand::Cancel { jobs, yes } => cancel(ctx, &jobs, yes).await,
+        JobsCommand::Cancel { jobs, filter, how } if jobs.is_empty() => cancel_waiting(ctx, filter, how).await,
+        JobsCommand::Cancel { jobs, how, .. } => cancel(ctx, &jobs, &how).await,
         JobsCommand::Retry { jobs, yes } => dead::retry_jobs(ctx, jobs, yes).await,
     }
 }
@@ -259,8 +280,19 @@ pub async fn handle_of(store: &dyn Store, job: &str, fits: impl Fn(State) -> boo
     Ok(store.jobs(&filter).await?.iter().find(|row| fits(row.state)).map(|row| row.instance))
 }
 
-async fn cancel(mut ctx: Context, jobs: &[String], yes: bool) -> Result<Exit, CliError> {
-    confirm(yes, "cancel", jobs.len() as u64, "job")?;
+async fn cancel_waiting(ctx: Context, filter: WaitingArgs, how: HowArgs) -> Result<Exit, CliError> {
+    let until = ctx.store().await?.time().await?;
+    let WaitingArgs { lane, tenant, endpoint, reason } = filter;
+    let selection = Selection { lane, endpoint, tenant, reason, ..Selection::all(until) };
+    operation::run(ctx, Action::Cancel, selection, how).await
+}
+
+async fn cancel(mut ctx: Context, jobs: &[String], how: &HowArgs) -> Result<Exit, CliError> {
+    if how.is_dry() {
+        note(format_args!("to cancel: {}", counted(jobs.len() as u64, "job")));
+        return Ok(Exit::Ok);
+    }
+    confirm(how.is_yes(), "cancel", jobs.len() as u64, "job")?;
     let store = ctx.store().await?;
     let mut answers = Vec::new();
     for job in jobs {

@@ -20,6 +20,8 @@ mod audit;
 mod plan;
 mod dead;
 mod bulk;
+mod operation;
+mod ops;
 mod config;
 mod migrate;
 mod completions;
@@ -89,6 +91,9 @@ enum Command {
     /// Look at dead letters, put them back to work or delete them
     #[command(subcommand)]
     Dead(dead::DeadCommand),
+    /// Look at operations on many dead letters or jobs, watch or cancel one
+    #[command(subcommand)]
+    Ops(ops::OpsCommand),
     /// Simulate a load: when each lane drains, what waits, which budget is too small; exit 3 when it can't be met
     Plan(Box<plan::PlanArgs>),
     /// Check the configuration, or show what is in effect
@@ -146,6 +151,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Audit(args) => audit::run(quiet()?, args).await,
         Command::Limits(command) => limits::run(quiet()?, command).await,
         Command::Dead(command) => dead::run(quiet()?, command).await,
+        Command::Ops(command) => ops::run(quiet()?, command).await,
         Command::Plan(args) => plan::run(quiet()?, *args).await,
         Command::Config(command) => config::run(&globals, &command),
         Command::Migrate => migrate::run(quiet()?).await,

@@ -38,7 +38,8 @@ pub struct ByArgs {
 }
 
 impl ByArgs {
-    fn speaker(self) -> Speaker {
+    /// Who that is.
+    pub fn speaker(self) -> Speaker {
         speaker(self.author).because(&self.note)
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::clock::Timestamp;
+use crate::job::operation::Operation;
 use crate::store::{AttemptRecord, IN_TURN, JobRow, Letter};
 
 /// A time, or null.
@@ -42,6 +43,24 @@ pub fn letter(letter: &Letter) -> Value {
         "published_at": time(letter.published_at), "died_at": time(Some(letter.died_at)),
         "attempts": letter.attempts, "generation": letter.generation, "copies": letter.copies, "raw": letter.raw,
         "body_bytes": letter.body_bytes,
+    })
+}
+
+/// An operation on many.
+pub fn operation(operation: &Operation) -> Value {
+    let (begun, tally) = (&operation.begun, operation.tally);
+    let selection = &begun.selection;
+    json!({
+        "handle": begun.id, "action": begun.action, "phase": operation.phase,
+        "selection": {
+            "lane": selection.lane, "endpoint": selection.endpoint, "tenant": selection.tenant,
+            "reason": selection.reason, "until": time(Some(selection.until)), "not_lanes": selection.not_lanes,
+            "not_endpoints": selection.not_endpoints,
+        },
+        "planned": begun.planned, "done": tally.done, "skipped": tally.skipped, "failed": tally.failed,
+        "problem": operation.problem, "interval_ms": begun.interval.as_secs_f64() * 1e3, "actor": begun.actor,
+        "source": begun.source.as_str(), "note": begun.note, "started_at": time(Some(begun.started_at)),
+        "next_at": time(Some(operation.next_at)), "ended_at": time(operation.ended_at),
     })
 }
 

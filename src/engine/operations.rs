@@ -1,5 +1,6 @@
 //! Carries out operations on many, step by step: each step is one transaction, so another worker goes on where one died.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::broker::{Broker, Outgoing, PublishError};
 use crate::clock::{self, SharedClock, Timestamp};
 use crate::job::event::Event;
 use crate::job::operation::{Operation, Phase};
-use crate::job::wire;
+use crate::job::{LaneName, wire};
 use crate::policy::operation::{next_step_at, step_size};
 use crate::store::{Claim, OPERATIONS_RUNNING_MAX, RawAnswer, RawLetter, StepWish, Stepped, Store, StoreResult};
 use crate::telemetry::Telemetry;
@@ -150,6 +151,10 @@ impl Executor {
             });
             answers.push((letter.lane, RawAnswer { instance, died_at, outcome }));
         }
+        // a lane that nobody has consumed yet has no queue, and was planned only because it is configured
+        let lanes: BTreeSet<&LaneName> = answers.iter().map(|(lane, _)| lane).collect();
+        let queues: Vec<_> = lanes.into_iter().flat_map(super::queues).collect();
+        self.broker.declare(&queues).await.map_err(|error| error.to_string())?;
         let mut published = self.broker.publish(outgoing).await.into_iter();
         for (lane, answer) in answers.iter_mut().filter(|(_, answer)| answer.outcome.is_ok()) {
             match published.next() {

@@ -3,6 +3,7 @@
 //! Every answer of an API passes through [`Governor::observe`]; [`sync`] shares what was learnt with the other workers.
 
 mod known;
+pub mod operations;
 pub mod operator;
 mod pauses;
 pub mod sync;

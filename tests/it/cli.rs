@@ -462,8 +462,40 @@ async fn a_message_that_never_was_a_job_is_published_again_as_it_was() {
     assert_eq!(ready(&desk, "bulk"), 1);
     assert_eq!(desk.lanes(&["dead", "list", "--json"]).json().as_array().expect("an array").len(), 1);
     let done = desk.lanes(&["dead", "discard", "--lane", "bulk", "--yes", "--json"]).ends(0).json();
-    assert_eq!((&done["done"], &done["failed"]), (&1.into(), &Value::Array(Vec::new())));
+    assert_eq!((&done["done"], &done["failed"]), (&1.into(), &0.into()));
     desk.lanes(&["dead", "list"]).ends(0).says("no dead letters match");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_matches_a_filter_is_an_operation_that_can_be_watched_and_cancelled() {
+    let desk = Desk::idle();
+    let store = desk.store().await;
+    let letters: Vec<_> = (0..12).map(|nth: u8| raw_letter(&[nth])).collect();
+    store.bury(&letters).await.expect("buried");
+    desk.lanes(&["ops", "list"]).ends(0).says("nobody has started any");
+    desk.lanes(&["dead", "discard", "--lane", "bulk", "--pace", "0/1s", "--yes"]).ends(2).says("a pace is between");
+    desk.lanes(&["dead", "discard", "--lane", "bulk", "--pace", "fast", "--yes"]).ends(2).says("write it like 50/1s");
+    let planned = desk.lanes(&["dead", "retry", "--all", "--dry-run", "--json"]).ends(0).json();
+    assert_eq!(
+        (&planned["matched"], &planned["planned"], &planned["operation"]),
+        (&12.into(), &12.into(), &Value::Null)
+    );
+    assert_eq!(planned["warnings"].as_array().expect("an array").len(), 1, "they never were jobs");
+    let discard = ["dead", "discard", "--lane", "bulk", "--detach", "--note", "a test", "--author", "ada", "--json"];
+    let begun = desk.lanes(&[&discard[..], &["--yes"]].concat()).ends(0).json();
+    let handle = begun["operation"]["handle"].as_str().expect("a handle").to_owned();
+    assert_eq!((&begun["planned"], &begun["operation"]["phase"]), (&12.into(), &"running".into()));
+    desk.lanes(&["ops", "list"]).ends(0).shows("discard").shows("lane bulk").shows("running");
+    let shown = desk.lanes(&["ops", "show", &handle]).ends(0);
+    shown.shows("waits for a worker").shows("by ada (cli)").shows("a test");
+    desk.lanes(&["ops", "cancel", &handle]).ends(0).shows("cancelled; discarded: 0");
+    desk.lanes(&["ops", "cancel", &handle]).ends(1).says("had ended already: cancelled");
+    assert_eq!(desk.lanes(&["ops", "watch", &handle, "--json"]).ends(0).json()["phase"], "cancelled");
+    desk.lanes(&["audit"]).ends(0).shows("dead letters of lane bulk").shows("cancel_operation").shows("12 planned");
+    desk.lanes(&["ops", "show", &Uuid::nil().to_string()]).ends(5).says("no operation has the handle");
+    desk.lanes(&["jobs", "cancel", "--lane", "bulk", "--yes"]).ends(0).shows("cancelled: 0");
+    desk.lanes(&["jobs", "cancel", "--lane", "bulk", "some-id", "--yes"]).ends(2);
+    desk.lanes(&["jobs", "cancel"]).ends(2);
 }
 
 #[test]

@@ -1,18 +1,24 @@
 //! The real binary under kill -9, and its servers too; the history checker says what was lost or repeated.
 #![allow(clippy::print_stderr, reason = "the seed of a failing run must be seen")]
 
+use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lanes::clock::{SharedClock, SystemClock, within};
-use lanes::store::{JobFilter, LetterFilter, State};
-
 use lanes::broker::rabbitmq::RabbitMq;
 use lanes::broker::{Broker, BrokerLimits};
+use lanes::clock::{SharedClock, SystemClock, Timestamp, within};
 use lanes::engine::queues;
+use lanes::governor::operations::{self, Manner};
+use lanes::job::control::{Source, Speaker};
+use lanes::job::operation::{Action, Operation, Phase, Selection};
+use lanes::job::verdict::DeadReason;
+use lanes::job::{DedupKey, Identity};
+use lanes::store::{ClaimContext, FreshClaim, JobFilter, LetterFilter, Next, Payload, Settlement, State};
+use uuid::Uuid;
 
 use crate::flow::rig::{Api, Backend, Backing, Reply, Seen, lane, new_job, telemetry};
 use crate::history::{Call, Findings, History, Publish, check};
@@ -273,4 +279,111 @@ async fn the_store_dies() {
     tokio::task::block_in_place(|| postgres.restart());
     let findings = scene.judge().await;
     assert!(findings.is_clean(), "{findings:#?}");
+}
+
+/// Dead letters of an operation that is killed half way.
+const LETTERS: usize = 1_000;
+
+/// Writes dead letters as a worker would that is gone since.
+async fn bury_jobs(scene: &Scene, jobs: usize) {
+    let (store, now) = (&scene.backing.store, scene.clock.now());
+    let worker = store.register("gone:1", "bulk", now).await.expect("registered");
+    let ctx = ClaimContext { worker, now, window: Duration::from_mins(10) };
+    let claims: Vec<FreshClaim> = (0..jobs).map(|nth| fresh_claim(nth, now)).collect();
+    for batch in claims.chunks(lanes::store::BATCH_MAX) {
+        store.claim_fresh(ctx, batch).await.expect("claimed");
+        let dead = |claim: &FreshClaim| Settlement {
+            key: claim.key,
+            instance: claim.instance,
+            token: claim.token,
+            next: Next::Dead { reason: DeadReason::Exhausted, detail: "five times".to_owned(), counted: true },
+            effect_possible: false,
+            attempt: None,
+        };
+        store.settle(now, &batch.iter().map(dead).collect::<Vec<_>>()).await.expect("settled");
+    }
+    store.deregister(worker).await.expect("deregistered");
+}
+
+fn fresh_claim(nth: usize, now: Timestamp) -> FreshClaim {
+    let job = new_job("bulk", &format!("bulk-{}", nth * 10));
+    let id = job.id.expect("it has one");
+    FreshClaim {
+        key: DedupKey::of(&job.lane, &job.tenant, &id),
+        instance: Uuid::new_v4(),
+        token: Uuid::new_v4(),
+        lane: job.lane,
+        tenant: job.tenant,
+        id,
+        endpoint: job.endpoint,
+        published_at: now,
+        payload_sha256: [0; 32],
+        payload: Payload { meta: b"{}".to_vec().into(), body: job.body },
+        identity: Identity::Stamped,
+        redelivered: false,
+        in_turn: None,
+    }
+}
+
+async fn until_operation(scene: &Scene, id: Uuid, enough: impl Fn(&Operation) -> bool) -> Operation {
+    let found = within(PATIENCE, async {
+        loop {
+            let operation = scene.backing.store.operation(id).await.expect("answers").expect("it is there");
+            if enough(&operation) {
+                return operation;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("the operation came to a halt\n{}", scene.log()))
+}
+
+/// A worker that carries out an operation is killed; another one goes on with it, and each letter is acted on once.
+async fn an_operation_outlives_its_worker(backend: Backend, seed: u64) {
+    let mut scene = Scene::new(backend, seed).await;
+    bury_jobs(&scene, LETTERS).await;
+    scene.start_worker();
+    let (store, now) = (Arc::clone(&scene.backing.store), scene.clock.now());
+    let speaker = Speaker::new("ada", Source::Api);
+    let plan =
+        operations::plan(&*store, Action::Retry, Selection::all(now), |_| true, |_| true).await.expect("planned");
+    assert_eq!(plan.eligible, LETTERS as u64);
+    let manner = Manner { id: Uuid::new_v4(), per_second: Some(200.0), claim: None };
+    operations::start(&*store, Action::Retry, &plan, manner, &speaker, now).await.expect("started");
+    until_operation(&scene, manner.id, |operation| operation.tally.done >= 300).await;
+    scene.kill_worker();
+    let killed = until_operation(&scene, manner.id, |_| true).await;
+    assert!(killed.tally.done < LETTERS as u64 && killed.phase == Phase::Running, "{killed:#?}");
+    scene.start_worker();
+    let ended = until_operation(&scene, manner.id, |operation| operation.phase == Phase::Done).await;
+    assert_eq!((ended.tally.done, ended.tally.looked_at()), (LETTERS as u64, LETTERS as u64));
+    let took = ended.ended_at.expect("it has ended").since(now);
+    assert!(took >= Duration::from_millis(4_700), "200 a second, not more: {took:?}");
+    let all = within(
+        PATIENCE,
+        scene
+            .api
+            .until("all called", |seen| seen.iter().map(|call| &call.job_id).collect::<HashSet<_>>().len() == LETTERS),
+    )
+    .await;
+    let calls = all.unwrap_or_else(|_| panic!("not all were called\n{}", scene.log()));
+    let killed_at = scene.history.kills[0];
+    let mut first = HashMap::new();
+    for call in &calls {
+        // what was being called, or written down, when the worker was killed is called again; nothing else is
+        if let Some(earlier) = first.insert(&call.job_id, call.at) {
+            assert!(killed_at.since(earlier) < Duration::from_secs(2) && earlier <= killed_at, "{call:#?}");
+        }
+    }
+    assert!(store.letter_counts().await.expect("answers").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_outlives_its_worker_on_sqlite() {
+    an_operation_outlives_its_worker(Backend::Sqlite, 0x5eed_0005).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_outlives_its_worker_on_rabbit_and_postgres() {
+    an_operation_outlives_its_worker(Backend::Rabbit, 0x5eed_0006).await;
 }

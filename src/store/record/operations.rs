@@ -147,7 +147,9 @@ impl Progress {
         let mut progress = Self { raw, ..Self::default() };
         if progress.raw.is_empty() {
             progress.cursor = places.last().map(|place| (place.died_at, place.instance));
-            places.iter().for_each(|place| progress.fail(&format!("letter {} can't be read", place.instance)));
+            for place in places {
+                progress.fail(&format!("letter {} can't be read", place.instance));
+            }
         }
         progress
     }

@@ -11,6 +11,7 @@ mod forgetting;
 mod governor;
 mod lanes_apart;
 mod liveness;
+mod operations;
 mod outage;
 mod pausing;
 mod retry;
