@@ -14,6 +14,7 @@ mod decisions;
 mod kills;
 mod learn;
 mod limiter;
+mod operations;
 mod outage;
 mod overhead;
 mod pacing;
@@ -129,6 +130,9 @@ impl Bench {
         }
         if run("overhead") {
             self.overhead().await;
+        }
+        if run("operations") {
+            self.operations().await;
         }
         if run("outage") {
             self.outage().await;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::bulk::{self, Verb};
 use super::context::Context;
 use super::error::{CliError, Exit};
+use super::export;
 use super::jobs::handle_of;
 use super::operation::{self, HowArgs};
 use super::out::note;
@@ -38,6 +39,17 @@ pub enum DeadCommand {
         /// Its handle, or the id of a dead job
         letter: String,
     },
+    /// Count dead letters by what they died of: endpoint, reason, tenant; most first
+    Groups {
+        /// Most groups to list
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=LIST_MAX as u64))]
+        limit: u64,
+    },
+    /// Write dead letters to stdout, with their bytes, one JSON document a line, the newest first
+    Export {
+        #[command(flatten)]
+        filter: FilterArgs,
+    },
     /// Put dead letters back to work
     Retry(SelectionArgs),
     /// Delete dead letters for good
@@ -65,7 +77,7 @@ impl FilterArgs {
     /// As the store wants it.
     pub fn filter(&self, limit: usize) -> LetterFilter {
         let Self { lane, tenant, endpoint, reason } = self.clone();
-        LetterFilter { lane, tenant, endpoint, reason, limit }
+        LetterFilter { lane, tenant, endpoint, reason, after: None, limit }
     }
 
     /// No condition at all.
@@ -99,6 +111,8 @@ pub async fn run(ctx: Context, command: DeadCommand) -> Result<Exit, CliError> {
     match command {
         DeadCommand::List { filter, limit } => list(ctx, &filter, limit).await,
         DeadCommand::Show { letter } => show(ctx, &letter).await,
+        DeadCommand::Groups { limit } => export::groups(ctx, limit).await,
+        DeadCommand::Export { filter } => export::run(ctx, &filter).await,
         DeadCommand::Retry(selection) => act(ctx, Verb::Retry, selection).await,
         DeadCommand::Discard(selection) => act(ctx, Verb::Discard, selection).await,
     }
@@ -172,10 +186,7 @@ async fn show(mut ctx: Context, letter: &str) -> Result<Exit, CliError> {
     };
     let meta: Value = serde_json::from_slice(&payload.meta).unwrap_or_else(|_| view::body(&payload.meta));
     if ctx.out.is_json() {
-        let mut document = view::letter(&letter);
-        document["schema"] = 1.into();
-        document["meta"] = meta;
-        document["body"] = view::body(&payload.body);
+        let mut document = export::document(&letter, &payload);
         document["attempts_journal"] = store.attempts(letter.instance).await?.iter().map(view::attempt).collect();
         ctx.out.document(&document)?;
         ctx.out.flush()?;

@@ -19,6 +19,7 @@ mod pause;
 mod audit;
 mod plan;
 mod dead;
+mod export;
 mod bulk;
 mod operation;
 mod ops;

@@ -249,7 +249,7 @@ pub trait LetterStore: Send + Sync + fmt::Debug {
     /// Takes messages that never were jobs; the same one twice is one letter with more copies.
     async fn bury(&self, letters: &[RawLetter]) -> StoreResult<()>;
 
-    /// Newest first.
+    /// Newest death first; of those that died at the same time, the highest handle first.
     async fn letters(&self, filter: &LetterFilter) -> StoreResult<Vec<Letter>>;
 
     /// One letter with its bytes; `None` when there is none.

@@ -226,6 +226,8 @@ pub struct LetterFilter {
     pub endpoint: Option<EndpointName>,
     /// Only this reason.
     pub reason: Option<DeadReason>,
+    /// Only those after this one in the order of the list: the last of the page before.
+    pub after: Option<(Timestamp, Uuid)>,
     /// Most letters, at most [`LIST_MAX`].
     pub limit: usize,
 }

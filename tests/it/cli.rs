@@ -472,6 +472,13 @@ async fn what_matches_a_filter_is_an_operation_that_can_be_watched_and_cancelled
     let store = desk.store().await;
     let letters: Vec<_> = (0..12).map(|nth: u8| raw_letter(&[nth])).collect();
     store.bury(&letters).await.expect("buried");
+    let exported = desk.lanes(&["dead", "export", "--lane", "bulk"]).ends(0).says("12 dead letters written");
+    let lines: Vec<Value> = exported.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let mut bodies: Vec<&str> = lines.iter().map(|line| line["body"]["text"].as_str().expect("text")).collect();
+    bodies.sort_unstable();
+    assert_eq!((bodies.len(), bodies[11]), (12, "\u{b}"));
+    desk.lanes(&["dead", "groups"]).ends(0).shows("unknown_endpoint").shows("12");
+    assert_eq!(desk.lanes(&["dead", "groups", "--json"]).ends(0).json()[0]["letters"], 12);
     desk.lanes(&["ops", "list"]).ends(0).says("nobody has started any");
     desk.lanes(&["dead", "discard", "--lane", "bulk", "--pace", "0/1s", "--yes"]).ends(2).says("a pace is between");
     desk.lanes(&["dead", "discard", "--lane", "bulk", "--pace", "fast", "--yes"]).ends(2).says("write it like 50/1s");

@@ -47,6 +47,7 @@ impl Wish {
                 .map_err(|e| e.to_string())?,
             tenant: given(&self.tenant).map(|name| Tenant::new(&name)).transpose().map_err(|e| e.to_string())?,
             reason: reason.transpose()?,
+            after: None,
             limit: LETTERS_MAX,
         })
     }

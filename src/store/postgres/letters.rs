@@ -31,7 +31,8 @@ const LIST: &str = concat!(
     letter_columns!(),
     " FROM letters WHERE ($1::text IS NULL OR lane = $1) AND ($2::text IS NULL OR tenant = $2)
         AND ($3::text IS NULL OR endpoint = $3) AND ($4::text IS NULL OR reason = $4)
-    ORDER BY died_at DESC, instance LIMIT $5"
+        AND ($5::int8 IS NULL OR (died_at, instance) < ($5, $6))
+    ORDER BY died_at DESC, instance DESC LIMIT $7"
 );
 const FULL: &str = concat!("SELECT ", full_letter_columns!(), " FROM letters WHERE instance = $1");
 const LOCK: &str = concat!("SELECT ", full_letter_columns!(), " FROM letters WHERE instance = $1 FOR UPDATE");
@@ -101,6 +102,8 @@ pub async fn list(pool: &PgPool, filter: &LetterFilter) -> Answer<Vec<Letter>> {
         .bind(filter.tenant.as_ref().map(Tenant::as_str))
         .bind(filter.endpoint.as_ref().map(EndpointName::as_str))
         .bind(filter.reason.map(DeadReason::as_str))
+        .bind(filter.after.map(|(at, _)| at.as_micros()))
+        .bind(filter.after.map(|(_, instance)| instance))
         .bind(limit(filter.limit.min(LIST_MAX)))
         .fetch_all(pool)
         .await?;

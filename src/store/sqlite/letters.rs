@@ -24,8 +24,8 @@ const LIST: &str = concat!(
     "SELECT ",
     letter_columns!(),
     " FROM letters WHERE (?1 IS NULL OR lane = ?1) AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR endpoint = ?3)
-        AND (?4 IS NULL OR reason = ?4)
-    ORDER BY died_at DESC, instance LIMIT ?5"
+        AND (?4 IS NULL OR reason = ?4) AND (?5 IS NULL OR (died_at, instance) < (?5, ?6))
+    ORDER BY died_at DESC, instance DESC LIMIT ?7"
 );
 const FULL: &str = concat!("SELECT ", full_letter_columns!(), " FROM letters WHERE instance = ?1");
 const REMOVE: &str = "DELETE FROM letters WHERE instance = ?1";
@@ -75,6 +75,8 @@ pub async fn list(db: &Sqlite, filter: &LetterFilter) -> Answer<Vec<Letter>> {
         .bind(filter.tenant.as_ref().map(Tenant::as_str))
         .bind(filter.endpoint.as_ref().map(EndpointName::as_str))
         .bind(filter.reason.map(DeadReason::as_str))
+        .bind(filter.after.map(|(at, _)| at.as_micros()))
+        .bind(filter.after.map(|(_, instance)| instance))
         .bind(limit(filter.limit.min(LIST_MAX)))
         .fetch_all(&db.read)
         .await?;

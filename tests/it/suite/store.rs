@@ -872,6 +872,10 @@ async fn letters_are_filtered_discarded_and_forgotten(bench: Bench) {
     let all = LetterFilter { limit: 100, ..LetterFilter::default() };
     assert_eq!(list(all.clone()).await, [3, 2, 1], "newest first");
     assert_eq!(list(LetterFilter { limit: 2, ..all.clone() }).await, [3, 2]);
+    let after = |seconds, instance| Some((at(seconds), Uuid::from_u128(instance)));
+    assert_eq!(list(LetterFilter { after: after(20, 3), ..all.clone() }).await, [2, 1], "page by page");
+    assert_eq!(list(LetterFilter { after: after(10, 2), ..all.clone() }).await, [1]);
+    assert_eq!(list(LetterFilter { after: after(10, 3), ..all.clone() }).await, [2, 1]);
     assert_eq!(list(LetterFilter { lane: Some(lane("bulk")), ..all.clone() }).await, [2, 1]);
     assert_eq!(list(LetterFilter { tenant: Some(job.tenant.clone()), ..all.clone() }).await, [1]);
     assert_eq!(list(LetterFilter { endpoint: Some(job.endpoint.clone()), ..all.clone() }).await, [1]);
