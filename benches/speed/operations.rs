@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lanes::clock::{Timestamp, sleep};
 use lanes::db;
@@ -12,10 +12,7 @@ use lanes::job::operation::{Action, Operation, Phase, Selection};
 use lanes::job::verdict::DeadReason;
 use lanes::job::{DedupKey, Identity, Tenant};
 use lanes::store::sqlite::SqliteStore;
-use lanes::store::{
-    BATCH_MAX, ClaimContext, FreshClaim, JobStore, LetterStore, Next, OperationStore, Payload, Settlement, Store,
-    WorkerStore,
-};
+use lanes::store::{BATCH_MAX, ClaimContext, FreshClaim, Next, Payload, Settlement, Store};
 use uuid::Uuid;
 
 use super::Bench;
@@ -78,10 +75,10 @@ impl Bench {
     }
 
     async fn plan_in_time(&self, backend: &str, store: &dyn Store) {
-        let started = Instant::now();
+        let started = self.clock.now();
         let all = Selection::all(self.clock.now());
         let plan = operations::plan(store, Action::Retry, all, |_| true, |_| true).await.expect("planned");
-        let took = started.elapsed();
+        let took = self.clock.now().since(started);
         assert_eq!(plan.eligible, LETTERS as u64);
         let figure = format!("{} letters in {took:?}", plan.eligible);
         self.verdict.target(&format!("operations: plan on {backend}"), &figure, "< 1 s", took < PLAN_MAX);
