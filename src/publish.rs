@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::broker::{Broker, Outgoing, PublishError};
 use crate::clock::{self, SharedClock, Timestamp};
 use crate::job::event::Event;
-use crate::job::{EndpointName, Identity, Job, JobId, JobMeta, LaneName, Tenant, wire};
+use crate::job::{Identity, Job, JobId, LaneName, wire};
 use crate::message::Message;
 use crate::telemetry::Telemetry;
+
+pub use crate::job::NewJob;
 
 /// How long a publish whose outcome is unknown is repeated with the same instance. Retention of ended rows counts on it
 /// (`RETENTION_SLACK`): a copy that came later could meet a row that is already forgotten.
@@ -21,23 +22,6 @@ pub const PUBLISH_DEADLINE: Duration = Duration::from_mins(1);
 const RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
 /// Longest wait between two tries.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
-
-/// A job that somebody wants done.
-#[derive(Debug, Clone)]
-pub struct NewJob {
-    /// Where it runs.
-    pub lane: LaneName,
-    /// What is called.
-    pub endpoint: EndpointName,
-    /// Whose it is.
-    pub tenant: Tenant,
-    /// Deduplication id; without one the job's own handle is used and nothing is ever a duplicate of it.
-    pub id: Option<JobId>,
-    /// What travels with it.
-    pub meta: JobMeta,
-    /// The bytes sent to the endpoint.
-    pub body: Bytes,
-}
 
 /// A confirmed publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +44,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher to `broker`; `source` is the label of its metric (a closed set: `cli`, `library`, `demo`).
+    /// A publisher to `broker`; `source` is the label of its metric (a closed set: `cli`, `library`, `demo`, `dash`).
     pub fn new(broker: Arc<dyn Broker>, telemetry: Telemetry, clock: SharedClock, source: &'static str) -> Self {
         Self { broker, telemetry, clock, source, stamped: Arc::default() }
     }

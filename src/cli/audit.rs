@@ -1,7 +1,6 @@
 //! `lanes audit`: who changed what while workers ran, when, from where, and how it was before.
 
 use clap::Args;
-use serde_json::{Value, json};
 
 use super::context::Context;
 use super::error::{CliError, Exit};
@@ -19,10 +18,10 @@ pub struct AuditArgs {
     /// Only what this one did
     #[arg(long = "by", value_name = "WHO")]
     actor: Option<String>,
-    /// Only this action: pause, resume, set_limits, reset_limits
+    /// Only this action: pause, resume, set_limits, reset_limits, cancel, retry, discard, edit
     #[arg(long)]
     action: Option<String>,
-    /// Only what was done to this: "lane bulk", "endpoint crm", "tenant acme", "tenant acme at crm"
+    /// Only what was done to this: "lane bulk", "endpoint crm", "tenant acme", "tenant acme at crm", "job <handle>"
     #[arg(long)]
     target: Option<String>,
     /// Only what is before this line (its id, as --json shows it): how to go on after a list
@@ -41,7 +40,7 @@ pub async fn run(mut ctx: Context, args: AuditArgs) -> Result<Exit, CliError> {
     let rows = store.audit(&AuditFilter { actor, action, target, before }, limit).await?;
     let now = store.time().await?;
     if ctx.out.is_json() {
-        ctx.out.document(&rows.iter().map(document).collect())?;
+        ctx.out.document(&rows.iter().map(view::line).collect())?;
     } else if rows.is_empty() {
         note("nobody has changed anything like that");
     } else {
@@ -58,12 +57,4 @@ pub async fn run(mut ctx: Context, args: AuditArgs) -> Result<Exit, CliError> {
     }
     ctx.out.flush()?;
     Ok(Exit::Ok)
-}
-
-fn document(AuditRow { id, entry }: &AuditRow) -> Value {
-    json!({
-        "id": id, "at": view::time(Some(entry.at)), "actor": entry.actor, "source": entry.source.as_str(),
-        "action": entry.action, "target": entry.target, "before": entry.before, "after": entry.after,
-        "note": entry.note,
-    })
 }

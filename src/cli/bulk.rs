@@ -12,11 +12,13 @@ use super::context::Context;
 use super::dead::find;
 use super::error::{CliError, Exit};
 use super::out::note;
+use super::pause::speaker;
 use super::text::{Table, count, counted};
+use crate::governor::operator::{OperatorError, jobs};
 use crate::job::operation::Action;
 use crate::job::wire;
 use crate::publish::Publisher;
-use crate::store::{Letter, RawLetter, Replayed, Store, StoreResult};
+use crate::store::{Letter, RawLetter, Replayed, Store};
 
 /// Letters acted on at a time.
 const CONCURRENT: usize = 4;
@@ -171,8 +173,9 @@ impl Actor {
         if let Err(error) = publisher.republish(&letter.lane, message).await {
             return Ok(Outcome::Failed(error.to_string()));
         }
-        Ok(match self.store.discard(letter.instance).await {
-            Ok(_) => Outcome::Done,
+        let (by, now) = (speaker(None), self.store.time().await?);
+        Ok(match jobs::republished(&*self.store, &letter, &by, now).await {
+            Ok(()) => Outcome::Done,
             Err(error) => Outcome::Failed(format!("published again, but the letter could not be deleted: {error}")),
         })
     }
@@ -186,13 +189,17 @@ async fn one(store: &dyn Store, verb: Verb, handle: Uuid) -> Step {
     answer.unwrap_or_else(|error| Step::Ended(Outcome::Failed(error.to_string())))
 }
 
-async fn discard(store: &dyn Store, handle: Uuid) -> StoreResult<Step> {
-    Ok(Step::Ended(if store.discard(handle).await? { Outcome::Done } else { Outcome::Gone }))
+async fn discard(store: &dyn Store, handle: Uuid) -> Result<Step, OperatorError> {
+    let now = store.time().await?;
+    Ok(Step::Ended(match jobs::discard(store, handle, &speaker(None), now).await {
+        Err(OperatorError::NotFound(_)) => Outcome::Gone,
+        answer => answer.map(|()| Outcome::Done)?,
+    }))
 }
 
-async fn replay(store: &dyn Store, handle: Uuid) -> StoreResult<Step> {
+async fn replay(store: &dyn Store, handle: Uuid) -> Result<Step, OperatorError> {
     let now = store.time().await?;
-    Ok(match store.replay(handle, now).await? {
+    Ok(match jobs::replay(store, handle, &speaker(None), now).await? {
         Replayed::Waiting(_) => Step::Ended(Outcome::Done),
         Replayed::Raw(letter) => Step::Republish(letter),
         Replayed::NotFound => Step::Ended(Outcome::Gone),

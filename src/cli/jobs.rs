@@ -10,10 +10,12 @@ use super::context::Context;
 use super::error::{CliError, Exit};
 use super::operation::{self, HowArgs};
 use super::out::note;
+use super::pause::speaker;
 use super::text::{Table, ago, clean, counted, duration, shorten, until};
 use super::{dead, view};
 use crate::app;
 use crate::clock::Timestamp;
+use crate::governor::operator;
 use crate::governor::view::{Hold, hold_of};
 use crate::job::operation::{Action, Selection};
 use crate::job::{EndpointName, LaneName, Tenant};
@@ -175,10 +177,7 @@ async fn show(mut ctx: Context, job: &str) -> Result<Exit, CliError> {
     if ctx.out.is_json() {
         let mut document = view::job(&row);
         document["schema"] = 1.into();
-        document["hold"] = hold.map_or(
-            json!(null),
-            |hold| json!({ "reason": hold.reason, "until": view::time(hold.until), "why": hold.why }),
-        );
+        document["hold"] = view::hold(hold.as_ref());
         document["attempts"] = attempts.iter().map(view::attempt).collect();
         document["letter"] = letter.map_or(json!(null), |found| view::letter(&found.letter));
         ctx.out.document(&document)?;
@@ -294,11 +293,11 @@ async fn cancel(mut ctx: Context, jobs: &[String], how: &HowArgs) -> Result<Exit
     }
     confirm(how.is_yes(), "cancel", jobs.len() as u64, "job")?;
     let store = ctx.store().await?;
-    let mut answers = Vec::new();
+    let (by, mut answers) = (speaker(None), Vec::new());
     for job in jobs {
         let now = store.time().await?;
         let answer = match handle_of(&*store, job, State::is_alive).await? {
-            Some(handle) => store.cancel(handle, now).await?,
+            Some(handle) => operator::jobs::cancel(&*store, handle, &by, now).await?,
             None => CancelAnswer::NotFound,
         };
         answers.push((job, answer));

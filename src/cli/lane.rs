@@ -8,8 +8,9 @@ use serde_json::json;
 use super::context::Context;
 use super::error::{CliError, Exit};
 use super::names;
-use super::pause::{self, ByArgs, PauseArgs, ends, pause_document};
+use super::pause::{self, ByArgs, PauseArgs, ends};
 use super::text::{Table, ago, shorten};
+use super::view;
 use crate::job::LaneName;
 use crate::job::control::{Pause, Target};
 use crate::store::ControlRow;
@@ -77,7 +78,7 @@ async fn list(mut ctx: Context) -> Result<Exit, CliError> {
         let document = |(pause, lane, configured): &(Option<Pause>, LaneName, bool)| {
             json!({
                 "name": lane, "configured": configured, "state": if pause.is_some() { "paused" } else { "running" },
-                "pause": pause.as_ref().map(pause_document),
+                "pause": pause.as_ref().map(view::pause),
             })
         };
         ctx.out.document(&lanes.iter().map(document).collect())?;

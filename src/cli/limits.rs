@@ -3,22 +3,23 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::confirm::confirm;
 use super::context::Context;
 use super::error::{CliError, Exit};
 use super::out::note;
 use super::pause::{self, ByArgs, PauseArgs, speaker};
-use super::text::{Table, ago, count, duration, parse_duration, shorten, until};
+use super::text::{Table, ago, count, parse_duration, shorten, until};
 use super::{names, view};
 use crate::app;
 use crate::clock::Timestamp;
-use crate::governor::operator::{self, OperatorError, Wish};
-use crate::governor::view::{AccountState, LimitState, pace_text};
+use crate::governor::operator::{self, Wish};
+use crate::governor::view::{AccountState, pace_text};
 use crate::job::budget::Account;
 use crate::job::control::Target;
 use crate::job::{EndpointName, Tenant};
+use crate::observe::words::{limits_text, parse_limit};
 use crate::store::LIST_MAX;
 
 /// Most characters of a free text in a table.
@@ -40,6 +41,8 @@ pub enum LimitsCommand {
     },
     /// Set limits while workers run; they replace the configured ones within a second, also for jobs that wait
     Set(SetArgs),
+    /// Make fewer calls for a while: all limits of an endpoint, or of a tenant there, are set lower
+    Slow(SlowArgs),
     /// Take back what was set, forget what was learnt from answers, and open what is blocked
     Reset {
         /// The endpoint
@@ -125,17 +128,23 @@ pub struct SetArgs {
     yes: bool,
 }
 
-/// `100/1m`, `40000/1d`, or `none`.
-fn parse_limit(text: &str) -> Result<Option<(u32, Duration)>, String> {
-    if text == "none" {
-        return Ok(None);
-    }
-    let wrong = || format!("{text:?} is not a limit: write it like 100/1m or 40000/1d, or none");
-    let (requests, per) = text.split_once('/').ok_or_else(wrong)?;
-    let requests = requests.trim().parse().map_err(|_| wrong())?;
-    // `100/m` is how people say it
-    let per = if per.starts_with(|c: char| c.is_ascii_digit()) { per.to_owned() } else { format!("1{per}") };
-    Ok(Some((requests, parse_duration(&per).map_err(|_| wrong())?)))
+/// How much slower.
+#[derive(Debug, Args)]
+pub struct SlowArgs {
+    /// The endpoint
+    #[arg(value_parser = EndpointName::new)]
+    endpoint: EndpointName,
+    /// Only this tenant
+    #[arg(long, value_parser = Tenant::new)]
+    tenant: Option<Tenant>,
+    /// So many percent of what the limits allow now
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=99))]
+    percent: u32,
+    /// The limits of now count again after this time: 15m, 2h; without it when they are reset
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_duration)]
+    lasts: Option<Duration>,
+    #[command(flatten)]
+    by: ByArgs,
 }
 
 /// Runs it.
@@ -143,6 +152,7 @@ pub async fn run(ctx: Context, command: LimitsCommand) -> Result<Exit, CliError>
     match command {
         LimitsCommand::List { endpoint, tenant } => list(ctx, endpoint.as_ref(), tenant.as_ref()).await,
         LimitsCommand::Set(args) => set(ctx, args).await,
+        LimitsCommand::Slow(args) => slow(ctx, args).await,
         LimitsCommand::Reset { endpoint, tenant, yes } => reset(ctx, endpoint, tenant, yes).await,
         LimitsCommand::Pause { whose, args } => {
             if let Some(endpoint) = &whose.endpoint {
@@ -167,7 +177,7 @@ async fn list(mut ctx: Context, endpoint: Option<&EndpointName>, tenant: Option<
             && tenant.is_none_or(|tenant| account.tenant.as_ref() == Some(tenant))
     });
     if ctx.out.is_json() {
-        ctx.out.document(&accounts.iter().map(document).collect())?;
+        ctx.out.document(&accounts.iter().map(view::account).collect())?;
     } else {
         ctx.out.table(&table(&accounts, now))?;
     }
@@ -208,41 +218,6 @@ fn table(accounts: &[AccountState], now: Timestamp) -> Table {
     table
 }
 
-/// `100/1m, 40000/1d (shared)`
-fn limits_text(limits: &[LimitState]) -> String {
-    if limits.is_empty() {
-        return "none".to_owned();
-    }
-    let one = |limit: &LimitState| {
-        let shared = if limit.scope == "endpoint" { " (shared)" } else { "" };
-        match limit.requests {
-            0 => "none".to_owned(),
-            requests => format!("{requests}/{}{shared}", duration(limit.per).replace(' ', "")),
-        }
-    };
-    limits.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-fn document(account: &AccountState) -> Value {
-    let limit = |limit: &LimitState| {
-        json!({
-            "requests": limit.requests, "per_seconds": limit.per.as_secs_f64(), "scope": limit.scope,
-            "headroom": limit.headroom, "burst": limit.burst,
-        })
-    };
-    let set_by = account.set_by.as_ref().map(|(author, set_at, expires_at)| {
-        json!({ "author": author, "set_at": view::time(Some(*set_at)), "expires_at": view::time(*expires_at) })
-    });
-    json!({
-        "endpoint": account.endpoint, "tenant": account.tenant,
-        "limits": account.limits.iter().map(limit).collect::<Vec<_>>(),
-        "source": account.source, "set_by": set_by, "learnt": account.learnt,
-        "pace_per_second": account.pace, "left": account.left.map(|(left, _)| left),
-        "resets_at": view::time(account.left.and_then(|(_, reset_at)| reset_at)),
-        "waiting": account.held, "state": account.state, "until": view::time(account.until), "detail": account.detail,
-    })
-}
-
 /// The account that an operator means; what shares the budgets of another endpoint has none of its own.
 fn account(ctx: &Context, endpoint: EndpointName, tenant: Option<Tenant>) -> Result<Account, CliError> {
     let Some(spec) = ctx.specs.endpoints.iter().find(|spec| spec.name == endpoint) else {
@@ -281,10 +256,16 @@ async fn set(mut ctx: Context, args: SetArgs) -> Result<Exit, CliError> {
     confirm(args.yes, &format!("set limits of {account}:"), wish.limits.len().max(1) as u64, "limit")?;
     let by = speaker(args.author);
     let expires_at = args.lasts.map(|lasts| now.plus(lasts));
-    operator::set_limits(&*store, &account, &wish, &by, now, expires_at).await.map_err(|error| match error {
-        OperatorError::Wrong(why) => CliError::usage(why),
-        OperatorError::Store(error) => error.into(),
-    })?;
+    operator::set_limits(&*store, &account, &wish, &by, now, expires_at).await?;
+    tell(&mut ctx, &account, "set", expires_at, now)
+}
+
+async fn slow(mut ctx: Context, args: SlowArgs) -> Result<Exit, CliError> {
+    let account = account(&ctx, args.endpoint, args.tenant)?;
+    let store = ctx.store().await?;
+    let now = store.time().await?;
+    let (expires_at, budgets) = (operator::end_of(args.lasts, now)?, app::budgets(&ctx.specs));
+    operator::slow(&*store, &budgets, &account, args.percent, &args.by.speaker(), now, expires_at).await?;
     tell(&mut ctx, &account, "set", expires_at, now)
 }
 
@@ -325,21 +306,4 @@ fn tell(
     }
     ctx.out.flush()?;
     Ok(Exit::Ok)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_are_read_as_people_write_them() {
-        let minute = Duration::from_mins(1);
-        assert_eq!(parse_limit("100/1m"), Ok(Some((100, minute))));
-        assert_eq!(parse_limit("100/m"), Ok(Some((100, minute))));
-        assert_eq!(parse_limit("40000/1d"), Ok(Some((40_000, Duration::from_hours(24)))));
-        assert_eq!(parse_limit("none"), Ok(None));
-        for wrong in ["", "100", "100/", "x/1m", "100/1", "-1/1m", "100/1y"] {
-            assert!(parse_limit(wrong).is_err_and(|why| why.contains("100/1m")), "{wrong}");
-        }
-    }
 }

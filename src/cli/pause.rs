@@ -10,7 +10,7 @@ use super::error::{CliError, Exit};
 use super::text::{parse_duration, until};
 use super::view;
 use crate::clock::Timestamp;
-use crate::governor::operator::{self, OperatorError};
+use crate::governor::operator;
 use crate::job::control::{Pause, Paused, Source, Speaker, Target};
 
 /// Longest time that something can be paused for, with an end.
@@ -66,11 +66,7 @@ pub async fn pause(mut ctx: Context, target: &Target, args: PauseArgs, resume: &
     let store = ctx.store().await?;
     let now = store.time().await?;
     let until_at = args.lasts.map(|lasts| now.plus(lasts));
-    let before =
-        operator::pause(&*store, target, until_at, &args.by.speaker(), now).await.map_err(|error| match error {
-            OperatorError::Wrong(why) => CliError::usage(why),
-            OperatorError::Store(error) => error.into(),
-        })?;
+    let before = operator::pause(&*store, target, until_at, &args.by.speaker(), now).await?;
     if ctx.out.is_json() {
         ctx.out.document(&answer(target, "paused", until_at, before.as_ref()))?;
     } else {
@@ -111,26 +107,7 @@ fn answer(target: &Target, result: &str, until_at: Option<Timestamp>, before: Op
     let (lane, endpoint, tenant) = target.parts();
     json!({
         "target": target.to_string(), "lane": lane, "endpoint": endpoint, "tenant": tenant,
-        "result": result, "until": view::time(until_at), "before": before.map(|before| pause_document(&before.pause)),
-    })
-}
-
-/// A pause and what it is of, for programs.
-pub fn document(Paused { target, pause }: &Paused) -> Value {
-    let (lane, endpoint, tenant) = target.parts();
-    let mut document = pause_document(pause);
-    document["target"] = target.to_string().into();
-    document["lane"] = json!(lane);
-    document["endpoint"] = json!(endpoint);
-    document["tenant"] = json!(tenant);
-    document
-}
-
-/// A pause, for programs.
-pub fn pause_document(pause: &Pause) -> Value {
-    json!({
-        "until": view::time(pause.until), "author": pause.author, "note": pause.note,
-        "set_at": view::time(Some(pause.set_at)),
+        "result": result, "until": view::time(until_at), "before": before.map(|before| view::pause(&before.pause)),
     })
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::{Value, json};
 
 use super::context::Context;
 use super::error::{CliError, Exit};
@@ -15,11 +14,9 @@ use super::view;
 use crate::app;
 use crate::broker::Broker;
 use crate::clock::{self, Clock as _, Timestamp};
-use crate::governor::view::Held;
-use crate::job::LaneName;
 use crate::job::control::Paused;
-use crate::observe::{self, Lane, Picture};
-use crate::store::{IN_TURN, State, StateCount, Store, WorkerRow};
+use crate::observe::{self, Picture};
+use crate::store::{IN_TURN, State, StateCount, Store};
 
 /// Time between two pictures of `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
@@ -93,7 +90,7 @@ async fn opened<T: ?Sized>(
 
 fn show(ctx: &mut Context, picture: &Picture) -> Result<(), CliError> {
     if ctx.out.is_json() {
-        ctx.out.document(&document(picture))?;
+        ctx.out.document(&view::status(picture))?;
         ctx.out.flush()?;
         return Ok(());
     }
@@ -110,8 +107,9 @@ fn show(ctx: &mut Context, picture: &Picture) -> Result<(), CliError> {
     }
     for incident in &picture.incidents {
         ctx.out.line(format_args!("! {}", super::text::clean_line(&incident.message)))?;
-        if !incident.message.contains(&incident.step) {
-            ctx.out.line(format_args!("  next: {}", super::text::clean_line(&incident.step)))?;
+        let step = incident.step.to_string();
+        if !incident.message.contains(&step) {
+            ctx.out.line(format_args!("  next: {}", super::text::clean_line(&step)))?;
         }
     }
     ctx.out.flush()?;
@@ -209,47 +207,4 @@ fn workers_table(picture: &Picture) -> Table {
         ]);
     }
     table
-}
-
-fn document(picture: &Picture) -> Value {
-    let reachable = |state: &Result<(), String>| json!({ "reachable": state.is_ok(), "error": state.as_ref().err() });
-    let held = |held: &Held| {
-        json!({
-            "lane": held.of.lane, "endpoint": held.of.endpoint, "tenant": held.of.tenant, "jobs": held.of.jobs,
-            "oldest_published_at": view::time(Some(held.of.oldest_published_at)),
-            "reason": held.next.as_ref().map(|next| next.reason), "why": held.next.as_ref().map(|next| &next.why),
-            "next_at": view::time(held.next.as_ref().and_then(|next| next.until)), "last_at": view::time(held.last_at),
-        })
-    };
-    let lane = |(name, lane): &(LaneName, Lane)| {
-        let waiting: Vec<Value> = lane
-            .counts
-            .iter()
-            .filter(|count| count.state == State::Waiting)
-            .map(|count| json!({ "reason": count.reason, "jobs": count.jobs, "next_resume_at": view::time(count.next_resume_at) }))
-            .collect();
-        json!({
-            "name": name, "configured": lane.configured, "ready": lane.ready, "due_ready": lane.due,
-            "unacked": lane.unacked, "running": lane.jobs(State::Run), "waiting": lane.jobs(State::Waiting),
-            "waiting_by_reason": waiting, "queued": lane.jobs(State::Queued), "dead": lane.dead,
-            "oldest_published_at": view::time(lane.oldest()), "workers": lane.workers,
-            "pause": picture.pause_of(name).map(pause::pause_document),
-        })
-    };
-    let worker = |(worker, alive): &(WorkerRow, bool)| {
-        json!({
-            "id": worker.id, "name": worker.name, "lanes": worker.lanes.split(',').collect::<Vec<_>>(),
-            "started_at": view::time(Some(worker.started_at)), "heartbeat_at": view::time(Some(worker.heartbeat_at)),
-            "heartbeat_age_seconds": picture.now.since(worker.heartbeat_at).as_secs_f64(), "alive": alive,
-        })
-    };
-    json!({
-        "schema": 1, "healthy": picture.incidents.is_empty(), "time": view::time(Some(picture.now)),
-        "broker": reachable(&picture.broker), "store": reachable(&picture.store),
-        "lanes": picture.lanes.iter().map(lane).collect::<Vec<_>>(),
-        "held": picture.held.iter().map(held).collect::<Vec<_>>(),
-        "paused": picture.paused.iter().map(pause::document).collect::<Vec<_>>(),
-        "workers": picture.workers.iter().map(worker).collect::<Vec<_>>(),
-        "problems": picture.incidents,
-    })
 }

@@ -1,10 +1,7 @@
 //! How values look to people: counts, times, durations, tables; and how people write durations.
 
-use std::time::Duration;
-
 use crate::clock::Timestamp;
-use crate::observe::words::UNITS;
-pub use crate::observe::words::{ago, count, counted, duration, shorten, until};
+pub use crate::observe::words::{ago, count, counted, duration, parse_duration, shorten, until};
 
 /// Text that is safe on a terminal: control characters (escape sequences) made visible, line breaks kept.
 pub fn clean(text: &str) -> String {
@@ -14,28 +11,6 @@ pub fn clean(text: &str) -> String {
 /// The same on one line.
 pub fn clean_line(text: &str) -> String {
     clean(text).replace('\n', " ")
-}
-
-/// Reads `10s`, `1m30s`, `500ms`: the form of the configuration.
-///
-/// # Errors
-/// What is wrong and how to write it.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration: write it like \"10s\", \"1m30s\" or \"2h\" (ms, s, m, h, d)");
-    let mut rest = text.trim();
-    let mut millis = 0_u64;
-    if rest.is_empty() {
-        return Err(wrong());
-    }
-    while !rest.is_empty() {
-        let (amount, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
-        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
-        let amount: u64 = amount.parse().map_err(|_| wrong())?;
-        let scale = UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(wrong)?.1;
-        millis = amount.checked_mul(scale).and_then(|part| millis.checked_add(part)).ok_or_else(wrong)?;
-        rest = tail;
-    }
-    Ok(Duration::from_millis(millis))
 }
 
 /// Reads an RFC 3339 time.
@@ -92,6 +67,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -1,16 +1,21 @@
 //! What an operator does while workers run: sets limits, pauses, with an end and a name, and takes everything back. Each
-//! change is written with its line of the audit log.
+//! change is written with its line of the audit log. The command line, the pages and the API all come through here.
 
+pub mod jobs;
+
+use std::fmt;
 use std::time::Duration;
 
 use super::ACCOUNTS_MAX;
 use super::sync::TRIES_MAX;
 use super::sync::{read, write};
 use crate::clock::Timestamp;
+use crate::job::Tenant;
 use crate::job::budget::Account;
 use crate::job::control::{Pause, Paused, Speaker, Target};
 use crate::policy::account::{Knowledge, LiveLimits};
 use crate::policy::limit::{HEADROOM, LIMITS_MAX, Limit, Scope};
+use crate::policy::pacing::{Budgets, Known, Limits, Source};
 use crate::store::{AuditEntry, ControlRow, ControlWrite, Store, StoreError, StoreResult};
 
 /// Most pauses at a time: every worker reads all of them four times a second.
@@ -60,9 +65,31 @@ pub enum OperatorError {
     /// What was asked for makes no sense.
     #[error("{0}")]
     Wrong(String),
+    /// There is no such thing (any more).
+    #[error("{0}")]
+    NotFound(String),
+    /// The broker did not take what had to be published.
+    #[error("{0}")]
+    Publish(String),
     /// The store did not answer, or others write all the time.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// Longest time that something is paused or limited for, with an end.
+pub const LASTS_MAX: Duration = Duration::from_hours(24 * 366);
+
+/// When it ends what lasts so long from now on; `None` = when somebody says so.
+///
+/// # Errors
+/// It is no time, or a longer one than [`LASTS_MAX`].
+pub fn end_of(lasts: Option<Duration>, now: Timestamp) -> Result<Option<Timestamp>, OperatorError> {
+    match lasts {
+        Some(lasts) if lasts.is_zero() || lasts > LASTS_MAX => Err(OperatorError::Wrong(
+            "it can last up to 366 days; without a time it lasts until it is taken back".to_owned(),
+        )),
+        lasts => Ok(lasts.map(|lasts| now.plus(lasts))),
+    }
 }
 
 /// Pauses a target until `until` (`None` = until it is resumed), instead of a pause that there was. Workers follow within a
@@ -138,7 +165,15 @@ fn control(target: &Target, row: Option<&ControlRow>, pause: Option<Pause>, now:
     ControlWrite { target: target.clone(), seen, version: now.as_micros().max(seen.saturating_add(1)), pause }
 }
 
-fn entry(by: &Speaker, action: &str, target: &Target, before: String, after: String, now: Timestamp) -> AuditEntry {
+/// A line of the log.
+pub fn entry(
+    by: &Speaker,
+    action: &str,
+    target: &impl fmt::Display,
+    before: String,
+    after: String,
+    now: Timestamp,
+) -> AuditEntry {
     AuditEntry {
         at: now,
         actor: by.author.clone(),
@@ -163,12 +198,75 @@ pub async fn set_limits(
     now: Timestamp,
     expires_at: Option<Timestamp>,
 ) -> Result<(), OperatorError> {
-    let limits = wish.limits().map_err(OperatorError::Wrong)?;
+    set_live(store, account, wish.limits().map_err(OperatorError::Wrong)?, by, now, expires_at).await
+}
+
+/// Makes so many percent of the calls of an account that its limits allow now, until `expires_at`: all its limits are set
+/// lower. Workers know within a second.
+///
+/// # Errors
+/// Nothing limits the account, it shares the limits of all tenants, or the store did not answer.
+pub async fn slow(
+    store: &dyn Store,
+    budgets: &Budgets,
+    account: &Account,
+    percent: u32,
+    by: &Speaker,
+    now: Timestamp,
+    expires_at: Option<Timestamp>,
+) -> Result<(), OperatorError> {
+    let wrong = |why: String| Err(OperatorError::Wrong(why));
+    if !(1..=99).contains(&percent) {
+        return wrong(format!("{percent} percent is no slowing down: 1 to 99"));
+    }
+    let known = async |tenant: Option<Tenant>| -> StoreResult<Option<Knowledge>> {
+        let whose = Account { endpoint: account.endpoint.clone(), tenant };
+        Ok(store.account(&whose).await?.and_then(|row| read(&row.knowledge)))
+    };
+    let endpoint = known(None).await?;
+    let tenant = if account.tenant.is_some() { known(account.tenant.clone()).await? } else { None };
+    let known = Known { endpoint: endpoint.as_ref(), tenant: tenant.as_ref(), ..Known::default() };
+    let of = match (&account.tenant, endpoint.as_ref().and_then(|known| known.live(now))) {
+        (Some(tenant), _) => budgets.limits(&account.endpoint, tenant, known, now),
+        (None, Some(live)) => Limits { limits: &live.limits, of_tenant: false, source: Source::Live(live) },
+        (None, None) => {
+            let limits = &budgets.endpoint(&account.endpoint).limits;
+            Limits { limits, of_tenant: false, source: Source::Configured }
+        }
+    };
+    if account.tenant.is_some() && !of.of_tenant && of.limits.iter().any(|limit| limit.scope == Scope::Endpoint) {
+        return wrong(format!(
+            "all tenants share the limits of {}: slow down all of it, or pause the tenant there",
+            account.endpoint
+        ));
+    }
+    let slower = |limit: &Limit| Limit { requests: part(limit.requests, percent), ..limit.clone() };
+    let limits: Vec<Limit> = of.limits.iter().map(slower).collect();
+    if limits.iter().all(|limit| limit.requests == 0) {
+        return wrong(format!("nothing limits {}: set limits, or pause it", Target::from(account.clone())));
+    }
+    set_live(store, account, limits, by, now, expires_at).await
+}
+
+/// That share of calls, at least one; 0 stays 0, which is no limit.
+fn part(requests: u32, percent: u32) -> u32 {
+    let part = u64::from(requests) * u64::from(percent) / 100;
+    u32::try_from(part).unwrap_or(u32::MAX).max(requests.min(1))
+}
+
+async fn set_live(
+    store: &dyn Store,
+    account: &Account,
+    limits: Vec<Limit>,
+    by: &Speaker,
+    now: Timestamp,
+    expires_at: Option<Timestamp>,
+) -> Result<(), OperatorError> {
     let live = LiveLimits { limits, author: by.author.clone(), set_at: now, expires_at };
     change(store, account, now, |known| {
         let before = limits_text(known.live(now));
         known.live = Some(live.clone());
-        Some(entry(by, "set_limits", &account.clone().into(), before, limits_text(Some(&live)), now))
+        Some(entry(by, "set_limits", &Target::from(account.clone()), before, limits_text(Some(&live)), now))
     })
     .await?;
     Ok(())
@@ -197,7 +295,7 @@ pub async fn reset(store: &dyn Store, account: &Account, by: &Speaker, now: Time
             }
             known.forget(now);
             let told = something && one == account;
-            told.then(|| entry(by, "reset_limits", &account.clone().into(), before, limits_text(None), now))
+            told.then(|| entry(by, "reset_limits", &Target::from(account.clone()), before, limits_text(None), now))
         })
         .await?;
     }

@@ -246,6 +246,23 @@ pub struct JobMeta {
     pub timeout_ms: Option<u64>,
 }
 
+/// A job that somebody wants done.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    /// Where it runs.
+    pub lane: LaneName,
+    /// What is called.
+    pub endpoint: EndpointName,
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Deduplication id; without one the job's own handle is used and nothing is ever a duplicate of it.
+    pub id: Option<JobId>,
+    /// What travels with it.
+    pub meta: JobMeta,
+    /// The bytes sent to the endpoint.
+    pub body: Bytes,
+}
+
 impl Job {
     /// The key under which duplicates of this job are found.
     pub fn key(&self) -> DedupKey {

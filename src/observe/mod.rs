@@ -1,5 +1,6 @@
 //! What is going on: one look at store, broker and budgets, the same for terminal, pages and probes.
 
+pub mod documents;
 mod reading;
 pub mod words;
 

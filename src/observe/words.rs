@@ -1,9 +1,10 @@
-//! How values look to people, the same in a terminal and on a page: counts, times, durations, where a job is.
+//! How values look to people, the same in a terminal and on a page: counts, times, durations, where a job is; and how people
+//! write durations.
 
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::governor::view::Hold;
+use crate::governor::view::{Hold, LimitState};
 use crate::store::{IN_TURN, JobRow, State};
 
 /// Units of durations, largest first, in milliseconds.
@@ -49,6 +50,59 @@ pub fn duration(value: Duration) -> String {
         }
     }
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
+}
+
+/// Reads `10s`, `1m30s`, `500ms`: the form of the configuration.
+///
+/// # Errors
+/// What is wrong and how to write it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration: write it like \"10s\", \"1m30s\" or \"2h\" (ms, s, m, h, d)");
+    let mut rest = text.trim();
+    let mut millis = 0_u64;
+    if rest.is_empty() {
+        return Err(wrong());
+    }
+    while !rest.is_empty() {
+        let (amount, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
+        let amount: u64 = amount.parse().map_err(|_| wrong())?;
+        let scale = UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(wrong)?.1;
+        millis = amount.checked_mul(scale).and_then(|part| millis.checked_add(part)).ok_or_else(wrong)?;
+        rest = tail;
+    }
+    Ok(Duration::from_millis(millis))
+}
+
+/// Reads a limit: `100/1m`, `40000/1d`, or `none`.
+///
+/// # Errors
+/// What is wrong and how to write it.
+pub fn parse_limit(text: &str) -> Result<Option<(u32, Duration)>, String> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let wrong = || format!("{text:?} is not a limit: write it like 100/1m or 40000/1d, or none");
+    let (requests, per) = text.split_once('/').ok_or_else(wrong)?;
+    let requests = requests.trim().parse().map_err(|_| wrong())?;
+    // `100/m` is how people say it
+    let per = if per.starts_with(|c: char| c.is_ascii_digit()) { per.to_owned() } else { format!("1{per}") };
+    Ok(Some((requests, parse_duration(&per).map_err(|_| wrong())?)))
+}
+
+/// Limits in a line: `100/1m, 40000/1d (shared)`
+pub fn limits_text(limits: &[LimitState]) -> String {
+    if limits.is_empty() {
+        return "none".to_owned();
+    }
+    let one = |limit: &LimitState| {
+        let shared = if limit.scope == "endpoint" { " (shared)" } else { "" };
+        match limit.requests {
+            0 => "none".to_owned(),
+            requests => format!("{requests}/{}{shared}", duration(limit.per).replace(' ', "")),
+        }
+    };
+    limits.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// How long ago `at` was.
@@ -113,4 +167,21 @@ pub fn attempts_of(row: &JobRow) -> String {
         text.push_str("; a call may have had an effect that nobody saw");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_as_people_write_them() {
+        let minute = Duration::from_mins(1);
+        assert_eq!(parse_limit("100/1m"), Ok(Some((100, minute))));
+        assert_eq!(parse_limit("100/m"), Ok(Some((100, minute))));
+        assert_eq!(parse_limit("40000/1d"), Ok(Some((40_000, Duration::from_hours(24)))));
+        assert_eq!(parse_limit("none"), Ok(None));
+        for wrong in ["", "100", "100/", "x/1m", "100/1", "-1/1m", "100/1y"] {
+            assert!(parse_limit(wrong).is_err_and(|why| why.contains("100/1m")), "{wrong}");
+        }
+    }
 }

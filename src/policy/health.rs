@@ -2,6 +2,7 @@
 //! alert rules (`deploy/prometheus/lanes.rules.yml`).
 
 mod sentences;
+mod steps;
 
 use std::time::Duration;
 
@@ -9,6 +10,8 @@ use serde::Serialize;
 
 use crate::clock::Timestamp;
 use crate::job::{EndpointName, LaneName, Tenant};
+
+pub use steps::Step;
 
 /// Share of ended jobs that may run out of attempts.
 pub const EXHAUSTED_MAX: f64 = 0.01;
@@ -215,8 +218,10 @@ pub struct Incident {
     pub tenant: Option<Tenant>,
     /// What is wrong, and why.
     pub message: String,
-    /// The next step: a command.
-    pub step: String,
+    /// The next step.
+    pub step: Step,
+    /// What else would help at once, the gentlest first.
+    pub also: Vec<Step>,
 }
 
 /// Everything that needs a person, the worst first.

@@ -167,6 +167,18 @@ pub trait ControlStore: Send + Sync + fmt::Debug {
     /// The same as [`AccountStore::put_account`], said by an operator.
     async fn put_account_audited(&self, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> StoreResult<bool>;
 
+    /// The same as [`JobStore::cancel`], said by an operator; the line is written when that changed anything.
+    async fn cancel_audited(&self, instance: Uuid, now: Timestamp, line: &AuditEntry) -> StoreResult<CancelAnswer>;
+
+    /// The same as [`JobStore::replay`], said by an operator; the line is written when the job waits again.
+    async fn replay_audited(&self, instance: Uuid, now: Timestamp, line: &AuditEntry) -> StoreResult<Replayed>;
+
+    /// The same as [`LetterStore::discard`], said by an operator; the line is written when there was such a letter.
+    async fn discard_audited(&self, instance: Uuid, line: &AuditEntry) -> StoreResult<bool>;
+
+    /// Writes a line alone: of something that many other calls do, before the first of them.
+    async fn log(&self, line: &AuditEntry) -> StoreResult<()>;
+
     /// Forgets pauses that have ended by themselves before `before`; answers how many.
     async fn purge_controls(&self, before: Timestamp) -> StoreResult<u64>;
 

@@ -415,6 +415,11 @@ fn a_dead_letter_is_shown_put_back_to_work_and_discarded() {
     desk.lanes(&["jobs", "cancel", "a-1"]).ends(2).says("--yes");
     desk.lanes(&["jobs", "cancel", "a-1", "--yes"]).ends(0).shows("cancelled");
     desk.lanes(&["dead", "discard", "--all", "--yes"]).ends(0).shows("discarded: 0");
+    let target = format!("job {handle}");
+    let lines = desk.lanes(&["audit", "--target", &target, "--json"]).ends(0).json();
+    let told = ["action", "before", "after", "source"].map(|name| lines[0][name].as_str().expect("text"));
+    assert_eq!(told, ["cancel", "waiting (replay)", "cancelled", "cli"]);
+    assert_eq!(lines.as_array().expect("a list").len(), 1, "what changed nothing has no line: {lines:#}");
 }
 
 /// A message that never was a job, as a worker buries it.

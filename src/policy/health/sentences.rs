@@ -1,19 +1,24 @@
-//! Incidents in words: what is wrong, why, and the command to begin with.
+//! Incidents in words: what is wrong, why, and what to begin with.
 
 use std::time::Duration;
 
-use super::{EndpointReading, Incident, Kind, LaneReading, REALTIME_WAIT_GOAL, Severity, SilentWorker, share};
+use super::{EndpointReading, Incident, Kind, LaneReading, REALTIME_WAIT_GOAL, Severity, SilentWorker, Step, share};
 use crate::clock::Timestamp;
+use crate::job::control::Target;
 
 /// A lane holds up another one from this share of an endpoint's calls on.
 const HOLDS_FROM: f64 = 0.5;
+/// What is advised to be held back is so for that time.
+const PAUSE: Duration = Duration::from_mins(15);
+/// A tenant that is advised to be slowed down makes that share of its calls, in percent, for that time.
+const SLOW: (u32, Duration) = (50, Duration::from_hours(1));
 
-fn incident(kind: Kind, severity: Severity, message: String, step: String) -> Incident {
-    Incident { kind, severity, lane: None, endpoint: None, tenant: None, message, step }
+fn incident(kind: Kind, severity: Severity, message: String, step: Step) -> Incident {
+    Incident { kind, severity, lane: None, endpoint: None, tenant: None, message, step, also: Vec::new() }
 }
 
 pub(super) fn unreachable(kind: Kind, why: &str) -> Incident {
-    incident(kind, Severity::Critical, why.to_owned(), "lanes config check".to_owned())
+    incident(kind, Severity::Critical, why.to_owned(), Step::CheckConfig)
 }
 
 pub(super) fn no_worker(lane: &LaneReading) -> Incident {
@@ -24,7 +29,7 @@ pub(super) fn no_worker(lane: &LaneReading) -> Incident {
         "the lane is not configured here".to_owned()
     };
     let message = format!("lane {name} has {work} and no live worker; {advice}");
-    let step = format!("lanes worker --lane {name}");
+    let step = Step::StartWorker(name.clone());
     Incident { lane: Some(name.clone()), ..incident(Kind::NoWorker, Severity::Critical, message, step) }
 }
 
@@ -32,7 +37,7 @@ pub(super) fn realtime_waits(lane: &LaneReading, endpoints: &[EndpointReading], 
     let name = &lane.name;
     let wait = time(lane.wait_p95.unwrap_or_default());
     let mut message = format!("{name} waits {wait} (p95, goal {}).", time(REALTIME_WAIT_GOAL));
-    let mut step = format!("lanes jobs list --lane {name}");
+    let (mut step, mut also) = (Step::Jobs(name.clone()), Vec::new());
     let holds = |endpoint: &EndpointReading| {
         let (other, part) = endpoint.lanes.iter().find(|(other, _)| other != name)?;
         (*part >= HOLDS_FROM).then(|| (endpoint.name.clone(), other.clone(), *part))
@@ -41,19 +46,20 @@ pub(super) fn realtime_waits(lane: &LaneReading, endpoints: &[EndpointReading], 
         let ready = lanes.iter().find(|lane| lane.name == other).map_or(0, |lane| lane.work);
         message =
             format!("{message} {other} makes {} of the calls of {endpoint} ({} wait).", percent(part), jobs(ready));
-        step = format!("lanes lane pause {other} --for 15m");
+        also.push(Step::Limits(Some(endpoint), None));
+        step = Step::Pause(Target::Lane(other), PAUSE);
     } else if let Some(why) = &lane.held_by {
         message = format!("{message} Its jobs wait because {why}.");
-        "lanes limits list".clone_into(&mut step);
+        step = Step::Limits(None, None);
     }
-    Incident { lane: Some(name.clone()), ..incident(Kind::RealtimeWaits, Severity::Critical, message, step) }
+    Incident { lane: Some(name.clone()), also, ..incident(Kind::RealtimeWaits, Severity::Critical, message, step) }
 }
 
 pub(super) fn stuck(lane: &LaneReading) -> Incident {
     let name = &lane.name;
     let why = lane.held_by.as_deref().unwrap_or("its slots are full of calls that do not end");
     let message = format!("{name} has moved nothing for 15 min ({} ready): {why}.", number(lane.ready));
-    let step = format!("lanes jobs list --lane {name}");
+    let step = Step::Jobs(name.clone());
     Incident { lane: Some(name.clone()), ..incident(Kind::LaneStuck, Severity::Warning, message, step) }
 }
 
@@ -65,16 +71,18 @@ pub(super) fn exhaustion(lane: &LaneReading) -> Incident {
     if let Some((endpoint, count)) = &lane.exhausted_most {
         message = format!("{message} Most of them at {endpoint} ({}).", number(*count));
     }
-    let step = format!("lanes dead list --lane {name}");
+    let step = Step::Letters(name.clone());
     let endpoint = lane.exhausted_most.as_ref().map(|(endpoint, _)| endpoint.clone());
-    Incident { lane: Some(name.clone()), endpoint, ..incident(Kind::Exhaustion, Severity::Warning, message, step) }
+    let also = vec![Step::Pause(Target::Lane(name.clone()), PAUSE)];
+    let incident = incident(Kind::Exhaustion, Severity::Warning, message, step);
+    Incident { lane: Some(name.clone()), endpoint, also, ..incident }
 }
 
 pub(super) fn dead_letters(lane: &LaneReading) -> Incident {
     let name = &lane.name;
     let message =
         format!("{name}: {} dead letters, +{} in the last hour.", number(lane.letters), number(lane.letters_new));
-    let step = format!("lanes dead list --lane {name}");
+    let step = Step::Letters(name.clone());
     Incident { lane: Some(name.clone()), ..incident(Kind::DeadLetters, Severity::Warning, message, step) }
 }
 
@@ -83,7 +91,7 @@ pub(super) fn duration_rising(lane: &LaneReading) -> Incident {
     let factor = now.as_secs_f64() / before.as_secs_f64().max(1e-6);
     let message =
         format!("{name} takes {factor:.1}x as long as three days ago (mean {} -> {}).", time(before), time(now));
-    let step = "lanes plan --live".to_owned();
+    let step = Step::Foresee;
     Incident { lane: Some(name.clone()), ..incident(Kind::DurationRising, Severity::Info, message, step) }
 }
 
@@ -95,14 +103,16 @@ pub(super) fn spike(endpoint: &EndpointReading, a_minute: f64) -> Incident {
         "it had none for a day".to_owned()
     };
     let mut message = format!("{name}: {a_minute:.0} 429s/min, {usual}.");
-    let mut step = format!("lanes limits list --endpoint {name}");
     let tenant = endpoint.limited_most.as_ref().map(|(tenant, _)| tenant.clone());
+    let mut also = Vec::new();
     if let Some((tenant, part)) = &endpoint.limited_most {
         message = format!("{message} {} from tenant {tenant}.", percent(*part));
-        step = format!("{step} --tenant {tenant}");
+        also.push(Step::Slow(name.clone(), tenant.clone(), SLOW.0, SLOW.1));
+        also.push(Step::Pause(Target::TenantAt(name.clone(), tenant.clone()), PAUSE));
     }
+    let step = Step::Limits(Some(name.clone()), tenant.clone());
     let endpoint = Some(name.clone());
-    Incident { endpoint, tenant, ..incident(Kind::RateLimitSpike, Severity::Warning, message, step) }
+    Incident { endpoint, tenant, also, ..incident(Kind::RateLimitSpike, Severity::Warning, message, step) }
 }
 
 pub(super) fn backoff_rising(endpoint: &EndpointReading) -> Incident {
@@ -111,7 +121,7 @@ pub(super) fn backoff_rising(endpoint: &EndpointReading) -> Incident {
     let message = format!(
         "Average backoff at {name} is {now}, {before} yesterday at this hour. {late} of retries are attempt 4 or later."
     );
-    let step = format!("lanes limits list --endpoint {name}");
+    let step = Step::Limits(Some(name.clone()), None);
     Incident { endpoint: Some(name.clone()), ..incident(Kind::BackoffRising, Severity::Warning, message, step) }
 }
 
@@ -122,7 +132,7 @@ pub(super) fn silent(worker: &SilentWorker, now: Timestamp) -> Incident {
     } else {
         format!("worker {name} is silent for {silence}; its jobs return as soon as another worker looks.")
     };
-    incident(Kind::WorkerSilent, Severity::Warning, message, "lanes status".to_owned())
+    incident(Kind::WorkerSilent, Severity::Warning, message, Step::Status)
 }
 
 fn jobs(count: u64) -> String {

@@ -54,9 +54,9 @@ fn of_endpoints(endpoints: Vec<EndpointReading>) -> Vec<Incident> {
 }
 
 /// The only incident there is.
-fn only(incidents: &[Incident]) -> (Kind, &str, &str) {
+fn only(incidents: &[Incident]) -> (Kind, &str, String) {
     let [one] = incidents else { panic!("one incident, not {incidents:#?}") };
-    (one.kind, &one.message, &one.step)
+    (one.kind, &one.message, one.step.to_string())
 }
 
 fn mean(count: u64, seconds: u64) -> Mean {

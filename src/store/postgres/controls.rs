@@ -84,6 +84,12 @@ async fn put_account_in(
     Ok(written)
 }
 
+/// Writes a line alone.
+pub async fn write(pool: &PgPool, line: &AuditEntry) -> Answer<()> {
+    let mut db = pool.acquire().await?;
+    log(&mut db, line).await
+}
+
 /// Writes a line, in a transaction.
 pub async fn log(db: &mut PgConnection, line: &AuditEntry) -> Answer<()> {
     sqlx::query(LOG)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use super::begin;
+use super::{begin, controls};
 use crate::clock::Timestamp;
 use crate::job::verdict::DeadReason;
 use crate::job::{EndpointName, LaneName, Tenant};
@@ -13,7 +13,7 @@ use crate::store::fault::{Answer, free_text, length, limit, signed};
 use crate::store::letter::{
     FullLetterRecord, GroupRecord, LetterRecord, full_letter_columns, letter_columns, readable,
 };
-use crate::store::{LIST_MAX, Letter, LetterFilter, LetterGroup, Payload, RawLetter};
+use crate::store::{AuditEntry, LIST_MAX, Letter, LetterFilter, LetterGroup, Payload, RawLetter};
 
 const BURY: &str = "\
     INSERT INTO letters AS l (published_at, died_at, body_bytes, attempts, generation, takeovers, copies, raw,
@@ -133,10 +133,13 @@ pub async fn forget(db: &mut PgConnection, instances: &[Uuid]) -> Answer<()> {
     Ok(())
 }
 
-pub async fn discard(pool: &PgPool, instance: Uuid) -> Answer<bool> {
+pub async fn discard(pool: &PgPool, instance: Uuid, line: Option<&AuditEntry>) -> Answer<bool> {
     let mut tx = begin(pool).await?;
     let removed = remove(&mut tx, instance).await?;
     forget(&mut tx, &[instance]).await?;
+    if let Some(line) = line.filter(|_| removed) {
+        controls::log(&mut tx, line).await?;
+    }
     tx.commit().await?;
     Ok(removed)
 }

@@ -125,11 +125,11 @@ impl JobStore for PgStore {
     }
 
     async fn replay(&self, instance: Uuid, now: Timestamp) -> StoreResult<Replayed> {
-        self.run("replay", operator::replay(&self.pool, instance, now)).await
+        self.run("replay", operator::replay(&self.pool, instance, now, None)).await
     }
 
     async fn cancel(&self, instance: Uuid, now: Timestamp) -> StoreResult<CancelAnswer> {
-        self.run("cancel", operator::cancel(&self.pool, instance, now)).await
+        self.run("cancel", operator::cancel(&self.pool, instance, now, None)).await
     }
 
     async fn raise_mark(&self, lane: &LaneName, now: Timestamp, published_at: Timestamp) -> StoreResult<()> {
@@ -197,6 +197,22 @@ impl ControlStore for PgStore {
 
     async fn put_account_audited(&self, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> StoreResult<bool> {
         self.run("write an account", controls::put_account(&self.pool, write, now, line)).await
+    }
+
+    async fn cancel_audited(&self, instance: Uuid, now: Timestamp, line: &AuditEntry) -> StoreResult<CancelAnswer> {
+        self.run("cancel", operator::cancel(&self.pool, instance, now, Some(line))).await
+    }
+
+    async fn replay_audited(&self, instance: Uuid, now: Timestamp, line: &AuditEntry) -> StoreResult<Replayed> {
+        self.run("replay", operator::replay(&self.pool, instance, now, Some(line))).await
+    }
+
+    async fn discard_audited(&self, instance: Uuid, line: &AuditEntry) -> StoreResult<bool> {
+        self.run("discard", letters::discard(&self.pool, instance, Some(line))).await
+    }
+
+    async fn log(&self, line: &AuditEntry) -> StoreResult<()> {
+        self.run("write the audit log", controls::write(&self.pool, line)).await
     }
 
     async fn purge_controls(&self, before: Timestamp) -> StoreResult<u64> {
@@ -284,7 +300,7 @@ impl LetterStore for PgStore {
     }
 
     async fn discard(&self, instance: Uuid) -> StoreResult<bool> {
-        self.run("discard", letters::discard(&self.pool, instance)).await
+        self.run("discard", letters::discard(&self.pool, instance, None)).await
     }
 
     async fn letter_counts(&self) -> StoreResult<Vec<(LaneName, u64)>> {

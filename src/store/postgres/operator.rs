@@ -4,15 +4,20 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::rows::{self, Table};
-use super::{begin, end, letters};
+use super::{begin, controls, end, letters};
 use crate::clock::Timestamp;
 use crate::job::DedupKey;
 use crate::store::fault::{Answer, Fault};
-use crate::store::{CancelAnswer, Replayed, transition};
+use crate::store::{AuditEntry, CancelAnswer, Replayed, transition};
 
-pub async fn replay(pool: &PgPool, instance: Uuid, now: Timestamp) -> Answer<Replayed> {
+pub async fn replay(pool: &PgPool, instance: Uuid, now: Timestamp, line: Option<&AuditEntry>) -> Answer<Replayed> {
     let mut tx = begin(pool).await?;
-    let answer = replay_locked(&mut tx, instance, now).await;
+    let mut answer = replay_locked(&mut tx, instance, now).await;
+    if let (Ok(Replayed::Waiting(_)), Some(line)) = (&answer, line)
+        && let Err(fault) = controls::log(&mut tx, line).await
+    {
+        answer = Err(fault);
+    }
     end(tx, answer).await
 }
 
@@ -53,13 +58,18 @@ pub async fn replay_locked(db: &mut PgConnection, instance: Uuid, now: Timestamp
     Ok(Replayed::Waiting(after.generation))
 }
 
-pub async fn cancel(pool: &PgPool, instance: Uuid, now: Timestamp) -> Answer<CancelAnswer> {
+pub async fn cancel(pool: &PgPool, instance: Uuid, now: Timestamp, line: Option<&AuditEntry>) -> Answer<CancelAnswer> {
     let mut tx = begin(pool).await?;
-    let answer = cancel_locked(&mut tx, instance, now).await;
+    let answer = cancel_locked(&mut tx, instance, now, line).await;
     end(tx, answer).await
 }
 
-async fn cancel_locked(db: &mut PgConnection, instance: Uuid, now: Timestamp) -> Answer<CancelAnswer> {
+async fn cancel_locked(
+    db: &mut PgConnection,
+    instance: Uuid,
+    now: Timestamp,
+    line: Option<&AuditEntry>,
+) -> Answer<CancelAnswer> {
     let Some(key) = rows::key_of(db, instance).await? else { return Ok(CancelAnswer::NotFound) };
     let of_key = rows::lock(db, [key]).await?.remove(&key).unwrap_or_default();
     let Some(row) = of_key.rows.iter().find(|row| row.instance == instance) else {
@@ -68,6 +78,9 @@ async fn cancel_locked(db: &mut PgConnection, instance: Uuid, now: Timestamp) ->
     let (answer, after) = transition::cancel(row, now);
     if let Some(after) = after {
         rows::write(db, of_key.table_of(instance), &[(key, after)]).await?;
+        if let Some(line) = line {
+            controls::log(db, line).await?;
+        }
     }
     Ok(answer)
 }

@@ -72,6 +72,13 @@ pub async fn put_account(db: &Sqlite, write: &AccountWrite, now: Timestamp, line
     Ok(true)
 }
 
+/// Writes a line alone.
+pub async fn write(db: &Sqlite, line: &AuditEntry) -> Answer<()> {
+    let mut tx = begin(db).await?;
+    log(&mut tx, line).await?;
+    Ok(tx.commit().await?)
+}
+
 /// Writes a line, in a transaction.
 pub async fn log(db: &mut SqliteConnection, line: &AuditEntry) -> Answer<()> {
     sqlx::query(LOG)

@@ -3,8 +3,8 @@
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::begin;
 use super::retention::CHUNK;
+use super::{begin, controls};
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::verdict::DeadReason;
@@ -13,7 +13,7 @@ use crate::store::fault::{Answer, free_text, length, limit, signed};
 use crate::store::letter::{
     FullLetterRecord, GroupRecord, LetterRecord, full_letter_columns, letter_columns, readable,
 };
-use crate::store::{LIST_MAX, Letter, LetterFilter, LetterGroup, RawLetter};
+use crate::store::{AuditEntry, LIST_MAX, Letter, LetterFilter, LetterGroup, RawLetter};
 
 const BURY: &str = "\
     INSERT INTO letters (published_at, died_at, body_bytes, attempts, generation, takeovers, copies, raw,
@@ -107,10 +107,13 @@ pub async fn forget(db: &mut SqliteConnection, instances: &[Uuid]) -> Answer<()>
     Ok(())
 }
 
-pub async fn discard(db: &Sqlite, instance: Uuid) -> Answer<bool> {
+pub async fn discard(db: &Sqlite, instance: Uuid, line: Option<&AuditEntry>) -> Answer<bool> {
     let mut tx = begin(db).await?;
     let removed = remove(&mut tx, instance).await?;
     forget(&mut tx, &[instance]).await?;
+    if let Some(line) = line.filter(|_| removed) {
+        controls::log(&mut tx, line).await?;
+    }
     tx.commit().await?;
     Ok(removed)
 }

@@ -3,16 +3,19 @@
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::{begin, letters, rows};
+use super::{begin, controls, letters, rows};
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::DedupKey;
 use crate::store::fault::Answer;
-use crate::store::{CancelAnswer, Replayed, transition};
+use crate::store::{AuditEntry, CancelAnswer, Replayed, transition};
 
-pub async fn replay(db: &Sqlite, instance: Uuid, now: Timestamp) -> Answer<Replayed> {
+pub async fn replay(db: &Sqlite, instance: Uuid, now: Timestamp, line: Option<&AuditEntry>) -> Answer<Replayed> {
     let mut tx = begin(db).await?;
     let answer = replay_in(&mut tx, instance, now).await?;
+    if let (Replayed::Waiting(_), Some(line)) = (&answer, line) {
+        controls::log(&mut tx, line).await?;
+    }
     tx.commit().await?;
     Ok(answer)
 }
@@ -48,12 +51,15 @@ pub async fn replay_in(db: &mut SqliteConnection, instance: Uuid, now: Timestamp
     Ok(Replayed::Waiting(after.generation))
 }
 
-pub async fn cancel(db: &Sqlite, instance: Uuid, now: Timestamp) -> Answer<CancelAnswer> {
+pub async fn cancel(db: &Sqlite, instance: Uuid, now: Timestamp, line: Option<&AuditEntry>) -> Answer<CancelAnswer> {
     let mut tx = begin(db).await?;
     let Some(record) = rows::get(&mut tx, instance).await? else { return Ok(CancelAnswer::NotFound) };
     let (answer, after) = transition::cancel(&record.row()?, now);
     if let Some(after) = after {
         rows::write(&mut tx, &after).await?;
+        if let Some(line) = line {
+            controls::log(&mut tx, line).await?;
+        }
         tx.commit().await?;
     }
     Ok(answer)

@@ -64,11 +64,13 @@ fn the_next_step_is_a_command() {
     let mut kinds = std::collections::BTreeSet::new();
     for incident in all.iter().flat_map(incidents) {
         kinds.insert(incident.kind);
-        let mut words = incident.step.split(' ');
-        assert_eq!(words.next(), Some("lanes"), "{incident:?}");
-        // arguments that there are not are refused before the help is shown
-        let output = Command::new(env!("CARGO_BIN_EXE_lanes")).args(words).arg("--help").output().expect("it runs");
-        assert!(output.status.success(), "{}: {}", incident.step, String::from_utf8_lossy(&output.stderr));
+        for step in incident.also.iter().chain([&incident.step]).map(ToString::to_string) {
+            let mut words = step.split(' ');
+            assert_eq!(words.next(), Some("lanes"), "{incident:?}");
+            // arguments that there are not are refused before the help is shown
+            let output = Command::new(env!("CARGO_BIN_EXE_lanes")).args(words).arg("--help").output().expect("it runs");
+            assert!(output.status.success(), "{step}: {}", String::from_utf8_lossy(&output.stderr));
+        }
     }
     assert_eq!(kinds.len(), 11, "every kind: {kinds:?}");
 }

@@ -83,3 +83,26 @@ fn what_cannot_be_set_is_refused_with_advice() {
     desk.lanes(&["limits", "reset", "crm", "--yes"]).ends(0);
     desk.lanes(&["limits", "reset", "crm", "--yes"]).ends(0).says("nothing was set or learnt of crm");
 }
+
+#[test]
+fn a_tenant_is_slowed_down_for_a_while() {
+    let desk = limited();
+    desk.lanes(&["migrate"]).ends(0);
+    desk.lanes(&["limits", "set", "crm", "100/1m", "4000/1d", "--yes"]).ends(0);
+    let slow =
+        ["limits", "slow", "crm", "--tenant", "acme", "--percent", "25", "--for", "1h", "--note", "too many 429s"];
+    desk.lanes(&slow).ends(0).shows("limits of crm for acme set, ends in");
+    let list = ["limits", "list", "--endpoint", "crm", "--tenant", "acme"];
+    desk.lanes(&list).ends(0).shows("25/1m, 1000/1d");
+    desk.lanes(&["audit", "--limit", "1"])
+        .ends(0)
+        .shows("set_limits")
+        .shows("25/60s, 1000/86400s")
+        .shows("too many 429s");
+    desk.lanes(&["limits", "slow", "crm"]).ends(0);
+    desk.lanes(&["limits", "list", "--endpoint", "crm"]).ends(0).shows("50/1m, 2000/1d");
+    desk.lanes(&["limits", "slow", "crm", "--tenant", "globex"]).ends(2).says("nothing limits tenant globex at crm");
+    desk.lanes(&["limits", "set", "crm", "10/1s", "--shared", "--yes"]).ends(0);
+    desk.lanes(&["limits", "slow", "crm", "--tenant", "initech"]).ends(2).says("all tenants share the limits of crm");
+    desk.lanes(&["limits", "slow", "hubspot"]).ends(5).says("configured are: crm");
+}

@@ -293,6 +293,26 @@ impl ControlStore for Weather {
         self.store.put_account_audited(write, now, line).await
     }
 
+    async fn cancel_audited(&self, instance: Uuid, now: Timestamp, line: &AuditEntry) -> StoreResult<CancelAnswer> {
+        self.meet(Asked::Other).await?;
+        self.store.cancel_audited(instance, now, line).await
+    }
+
+    async fn replay_audited(&self, instance: Uuid, now: Timestamp, line: &AuditEntry) -> StoreResult<Replayed> {
+        self.meet(Asked::Other).await?;
+        self.store.replay_audited(instance, now, line).await
+    }
+
+    async fn discard_audited(&self, instance: Uuid, line: &AuditEntry) -> StoreResult<bool> {
+        self.meet(Asked::Other).await?;
+        self.store.discard_audited(instance, line).await
+    }
+
+    async fn log(&self, line: &AuditEntry) -> StoreResult<()> {
+        self.meet(Asked::Other).await?;
+        self.store.log(line).await
+    }
+
     async fn purge_controls(&self, before: Timestamp) -> StoreResult<u64> {
         self.meet(Asked::Other).await?;
         self.store.purge_controls(before).await

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use lanes::clock::Timestamp;
 use lanes::job::budget::Account;
 use lanes::job::control::{Pause, Source, Target};
+use lanes::job::verdict::DeadReason;
 use lanes::job::{EndpointName, LaneName, Tenant};
-use lanes::store::{AccountWrite, AuditEntry, AuditFilter, AuditRow, ControlRow, ControlWrite, LIST_MAX};
+use lanes::store::{
+    AccountWrite, AuditEntry, AuditFilter, AuditRow, CancelAnswer, ControlRow, ControlWrite, LIST_MAX, Replayed, State,
+};
+use uuid::Uuid;
 
-use super::store::{Bench, on_every_store};
+use super::store::{Bench, on_every_store, raw};
 
 on_every_store! {
     a_pause_is_written_over_the_version_that_was_read,
@@ -17,6 +21,9 @@ on_every_store! {
     each_change_has_one_line_and_a_lost_race_has_none,
     of_many_operators_one_is_first,
     what_an_operator_writes_of_an_account_has_a_line,
+    what_an_operator_does_with_a_job_has_a_line,
+    what_changes_nothing_has_no_line,
+    a_line_is_written_alone,
     lines_are_listed_the_newest_first_and_page_by_page,
     long_texts_are_cut,
     pauses_that_have_ended_are_forgotten,
@@ -158,6 +165,52 @@ async fn what_an_operator_writes_of_an_account_has_a_line(bench: Bench) {
     assert_eq!((row.version, row.changed_at, row.knowledge.as_str()), (1, at(1), "{\"a\":1}"));
     let lines = audit(&bench, AuditFilter::default()).await;
     assert_eq!(lines.into_iter().map(|row| row.entry).collect::<Vec<_>>(), [set]);
+}
+
+async fn entries(bench: &Bench) -> Vec<AuditEntry> {
+    audit(bench, AuditFilter::default()).await.into_iter().map(|row| row.entry).collect()
+}
+
+async fn what_an_operator_does_with_a_job_has_a_line(bench: Bench) {
+    let [waits, runs] = [State::Waiting, State::Run].map(|state| (state, line("cancel", state.as_str(), 1)));
+    let answers = [CancelAnswer::Cancelled, CancelAnswer::Running];
+    for (nth, ((state, line), answer)) in [waits, runs].into_iter().zip(answers).enumerate() {
+        let job = bench.job_in(state, false, nth as u128 + 1, &format!("a{nth}"), at(0)).await;
+        let cancelled = bench.store.cancel_audited(job.instance, at(1), &line).await.expect("answered");
+        assert_eq!((cancelled, entries(&bench).await.remove(0)), (answer, line));
+    }
+    let dead = bench.job_in(State::Dead, true, 8, "b", at(0)).await;
+    let retry = line("retry", "a job", 2);
+    let replayed = bench.store.replay_audited(dead.instance, at(2), &retry).await.expect("answered");
+    assert_eq!((replayed, bench.state(dead.instance).await), (Replayed::Waiting(2), State::Waiting));
+    assert_eq!(entries(&bench).await[0], retry);
+    let dead = bench.job_in(State::Dead, true, 9, "c", at(0)).await;
+    let discard = line("discard", "a job", 3);
+    assert!(bench.store.discard_audited(dead.instance, &discard).await.expect("answered"));
+    assert_eq!(bench.store.letter(dead.instance).await.expect("read"), None);
+    assert_eq!((entries(&bench).await[0].clone(), entries(&bench).await.len()), (discard, 4));
+}
+
+async fn what_changes_nothing_has_no_line(bench: Bench) {
+    let done = bench.job_in(State::Done, true, 1, "a", at(0)).await;
+    let (nobody, line) = (Uuid::from_u128(99), line("cancel", "a job", 1));
+    for (handle, answer) in [(done.instance, CancelAnswer::Ended(State::Done)), (nobody, CancelAnswer::NotFound)] {
+        assert_eq!(bench.store.cancel_audited(handle, at(1), &line).await.expect("answered"), answer);
+        let replayed = bench.store.replay_audited(handle, at(1), &line).await.expect("answered");
+        assert_eq!(replayed, Replayed::NotFound);
+        assert!(!bench.store.discard_audited(handle, &line).await.expect("answered"));
+    }
+    let letter = raw(7, "bulk", DeadReason::Undecodable, 0);
+    bench.store.bury(std::slice::from_ref(&letter)).await.expect("buried");
+    let replayed = bench.store.replay_audited(letter.letter.instance, at(1), &line).await.expect("answered");
+    assert!(matches!(replayed, Replayed::Raw(_)), "it has to be published first: {replayed:?}");
+    assert_eq!(entries(&bench).await, []);
+}
+
+async fn a_line_is_written_alone(bench: Bench) {
+    let line = line("retry", "all dead letters", 1);
+    bench.store.log(&line).await.expect("written");
+    assert_eq!(entries(&bench).await, [line]);
 }
 
 async fn lines_are_listed_the_newest_first_and_page_by_page(bench: Bench) {
