@@ -8,18 +8,23 @@ use axum::Router;
 use secrecy::ExposeSecret;
 use tokio::sync::{OnceCell, oneshot};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::backends::Stores;
 use super::{AppError, open_broker, scope};
 use crate::broker::Broker;
 use crate::clock::SharedClock;
-use crate::config::Specs;
 use crate::config::specs::{AuthMode, AuthSpec, UserRole, UserSpec};
+use crate::config::{Loaded, Specs};
 use crate::dash::access::{Access, Passwords, Proxy, Role, Tokens, User};
-use crate::dash::{self, Parts, Source};
+use crate::dash::{self, Parts, Setting, Settings, Source};
+use crate::governor::operator;
 use crate::http::{Server, status};
+use crate::job::{NewJob, wire};
 use crate::observe::{self, Picture, Scope};
-use crate::store::Store;
+use crate::publish::Publisher;
+use crate::store::{RawLetter, Store};
+use crate::telemetry::Telemetry;
 
 /// Connections of the dashboard to the store.
 const DASH_CONNECTIONS: u32 = 2;
@@ -53,23 +58,64 @@ impl Source for Doors {
     }
 }
 
+/// Publishes what people want called again.
+#[derive(Debug)]
+struct Outlet(Publisher);
+
+#[async_trait]
+impl operator::jobs::Outlet for Outlet {
+    async fn publish(&self, job: NewJob) -> Result<Uuid, String> {
+        let published = self.0.publish_one(job).await.map_err(|error| error.to_string())?;
+        Ok(published.instance)
+    }
+
+    async fn republish(&self, found: RawLetter) -> Result<(), String> {
+        let RawLetter { letter, payload } = found;
+        let message = wire::unpack_raw(&payload.meta, payload.body)?;
+        self.0.republish(&letter.lane, message).await.map_err(|error| error.to_string())
+    }
+}
+
+/// The configuration as people are shown it.
+pub fn settings(loaded: &Loaded) -> Settings {
+    let setting = |setting: &crate::config::Setting| Setting {
+        key: setting.path.join("."),
+        value: match &setting.value {
+            serde_json::Value::String(text) => text.clone(),
+            value => value.to_string(),
+        },
+        origin: setting.origin.clone(),
+    };
+    Settings {
+        source: loaded.source.clone(),
+        warnings: loaded.warnings.clone(),
+        rows: loaded.settings.iter().map(setting).collect(),
+    }
+}
+
+/// What a dashboard is fed with.
+pub(super) struct Feed<'a> {
+    pub specs: &'a Specs,
+    pub settings: Settings,
+    pub telemetry: &'a Telemetry,
+    pub broker: Arc<dyn Broker>,
+    pub clock: &'a SharedClock,
+}
+
 /// Whether the dashboard may be served at `address`: where others can reach it, only to those who say who they are.
 pub(super) fn is_guarded(specs: &Specs, address: SocketAddr) -> bool {
     address.ip().is_loopback() || specs.http.auth.mode != AuthMode::None
 }
 
 /// The dashboard's routes, fed until `stop`.
-pub(super) fn router(
-    specs: &Specs,
-    broker: Arc<dyn Broker>,
-    clock: &SharedClock,
-    read_only: bool,
-    stop: &CancellationToken,
-) -> Router {
+pub(super) fn router(feed: Feed<'_>, read_only: bool, stop: &CancellationToken) -> Router {
+    let Feed { specs, settings, telemetry, broker, clock } = feed;
     let (url, clock) = (specs.store.url.clone(), Arc::clone(clock));
+    let outlet = Outlet(Publisher::new(Arc::clone(&broker), telemetry.clone(), Arc::clone(&clock), "dash"));
     let doors = Doors { scope: scope(specs), url, broker, store: OnceCell::new(), clock: Arc::clone(&clock) };
     let access = access(&specs.http.auth);
-    dash::router(Parts { source: Arc::new(doors), access, read_only, clock }, stop)
+    let (source, outlet) = (Arc::new(doors), Arc::new(outlet));
+    dash::router(Parts { source, outlet, settings, access, read_only, clock }, stop)
 }
 
 fn access(spec: &AuthSpec) -> Access {
@@ -101,13 +147,15 @@ fn role(role: UserRole) -> Role {
 /// # Errors
 /// The address cannot be taken, or others can reach it and nobody is asked who they are.
 pub async fn run_dash(
-    specs: &Specs,
+    loaded: &Loaded,
     listen: SocketAddr,
     read_only: bool,
+    telemetry: &Telemetry,
     clock: &SharedClock,
     bound: oneshot::Sender<SocketAddr>,
     stop: CancellationToken,
 ) -> Result<(), AppError> {
+    let specs = &loaded.specs;
     if !is_guarded(specs, listen) {
         return Err(AppError::Unguarded(listen));
     }
@@ -115,7 +163,8 @@ pub async fn run_dash(
     // nobody may be waiting for it any more
     let _unheard = bound.send(server.address());
     let broker = open_broker(specs, clock).await?;
-    let router = router(specs, Arc::clone(&broker), clock, read_only, &stop).merge(status::alive());
+    let feed = Feed { specs, settings: settings(loaded), telemetry, broker: Arc::clone(&broker), clock };
+    let router = router(feed, read_only, &stop).merge(status::alive());
     server.run(router, stop).await;
     broker.close().await;
     Ok(())

@@ -18,6 +18,7 @@ use crate::broker::Broker;
 use crate::clock::{self, Clock, SharedClock, SystemClock, Timestamp};
 use crate::config::Specs;
 use crate::config::specs::{EndpointSpec, LaneSpec};
+use crate::dash::Settings;
 use crate::dispatch::Dispatch;
 use crate::dispatch::http::{HttpDispatch, Target};
 use crate::engine::settings::{EndpointSettings, LaneSettings, WorkerSettings};
@@ -54,6 +55,8 @@ pub struct WorkerOptions {
     pub metrics: PrometheusHandle,
     /// Serve the dashboard, `/metrics`, `/healthz` and `/readyz`.
     pub http: bool,
+    /// The configuration as the dashboard shows it.
+    pub settings: Settings,
     /// Told the address once the HTTP server has its port.
     pub bound: Option<oneshot::Sender<SocketAddr>>,
 }
@@ -87,7 +90,9 @@ pub fn run_worker<'a>(
             }
             let render = options.metrics.clone();
             let sources = Sources { metrics: Arc::new(move || render.render()), health: health.clone() };
-            let router = pages(specs, sources, &broker, &shared, server.address(), &over);
+            let (broker, clock) = (Arc::clone(&broker), &shared);
+            let feed = dash::Feed { specs, settings: options.settings, telemetry, broker, clock };
+            let router = pages(feed, sources, server.address(), &over);
             tokio::spawn(server.run(router, over.clone()));
         }
         let connections = specs.lanes.iter().map(|lane| lane.concurrency as usize).max().unwrap_or_default();
@@ -108,17 +113,10 @@ pub fn run_worker<'a>(
 }
 
 /// What is served at `address`: probes and metrics everywhere, the dashboard where nobody sees it unasked.
-fn pages(
-    specs: &Specs,
-    sources: Sources,
-    broker: &Arc<dyn Broker>,
-    clock: &SharedClock,
-    address: SocketAddr,
-    over: &CancellationToken,
-) -> Router {
-    if dash::is_guarded(specs, address) {
+fn pages(feed: dash::Feed<'_>, sources: Sources, address: SocketAddr, over: &CancellationToken) -> Router {
+    if dash::is_guarded(feed.specs, address) {
         tracing::info!(%address, "serving the dashboard, /metrics, /healthz and /readyz");
-        return status::probes(sources).merge(dash::router(specs, Arc::clone(broker), clock, false, over));
+        return status::probes(sources).merge(dash::router(feed, false, over));
     }
     tracing::warn!(
         %address,

@@ -46,9 +46,9 @@ pub async fn run(globals: &Globals, args: DashArgs) -> Result<Exit, CliError> {
     let mut signals = listened.map_err(|error| CliError::failed(format!("cannot listen to signals: {error}")))?;
     let (bound, address) = oneshot::channel();
     let (listen, clock) = (args.listen.unwrap_or(ctx.specs.http.listen), ctx.shared_clock());
-    let specs = ctx.specs.clone();
-    let (asked, read_only) = (stop.clone(), args.read_only);
-    let serving = tokio::spawn(async move { app::run_dash(&specs, listen, read_only, &clock, bound, asked).await });
+    let (asked, read_only, telemetry) = (stop.clone(), args.read_only, ctx.telemetry.clone());
+    let serving =
+        tokio::spawn(async move { app::run_dash(&loaded, listen, read_only, &telemetry, &clock, bound, asked).await });
     if let Ok(address) = address.await {
         if ctx.out.is_json() {
             ctx.out.document(&json!({ "schema": 1, "url": format!("http://{address}/") }))?;

@@ -45,7 +45,8 @@ pub async fn run(globals: &Globals, args: WorkerArgs) -> Result<Exit, CliError> 
     });
     let only = (!args.lanes.is_empty()).then_some(args.lanes);
     let http = ctx.specs.http.enabled && !args.no_http;
-    let options = WorkerOptions { only, metrics: ctx.metrics.clone(), http, bound: None };
+    let settings = app::settings(&loaded);
+    let options = WorkerOptions { only, metrics: ctx.metrics.clone(), http, settings, bound: None };
     let ended = app::run_worker(&ctx.specs, options, &ctx.telemetry, &ctx.clock, stop).await;
     watch.abort();
     ended?;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Query, State as Extract};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive};
@@ -12,6 +13,7 @@ use futures_util::stream;
 use maud::{Markup, html};
 use serde::Deserialize;
 
+use super::access::{Role, User};
 use super::live::Snapshot;
 use super::{Shared, pages};
 use crate::job::{LaneName, Tenant};
@@ -57,21 +59,25 @@ impl View {
         })
     }
 
-    fn render(&self, seen: &Snapshot) -> Option<Markup> {
+    fn render(&self, seen: &Snapshot, role: Role) -> Option<Markup> {
         Some(match self {
-            Self::Overview => pages::overview::fragment(seen),
-            Self::Lanes => pages::lanes::all(seen),
-            Self::Lane(lane) => pages::lanes::one(seen, lane),
-            Self::Limits(wish) => pages::limits::fragment(seen, wish),
+            Self::Overview => pages::overview::fragment(seen, role),
+            Self::Lanes => pages::lanes::all(seen, role),
+            Self::Lane(lane) => pages::lanes::one(seen, lane, role),
+            Self::Limits(wish) => pages::limits::fragment(seen, wish, role),
             Self::Workers => pages::workers::all(seen),
-            Self::Tenant(tenant) => pages::tenant::fragment(seen, tenant),
+            Self::Tenant(tenant) => pages::tenant::fragment(seen, tenant, role),
             Self::Health => return None,
         })
     }
 }
 
 /// `GET /events`
-pub(super) async fn stream(Extract(dash): Extract<Shared>, Query(wish): Query<Wish>) -> Response {
+pub(super) async fn stream(
+    Extract(dash): Extract<Shared>,
+    Extension(user): Extension<User>,
+    Query(wish): Query<Wish>,
+) -> Response {
     let Some(view) = View::of(&wish) else {
         return (StatusCode::NOT_FOUND, "There is no such view.\n").into_response();
     };
@@ -79,24 +85,24 @@ pub(super) async fn stream(Extract(dash): Extract<Shared>, Query(wish): Query<Wi
         let later = [(header::RETRY_AFTER, "30")];
         return (StatusCode::SERVICE_UNAVAILABLE, later, "Too many tabs are live.\n").into_response();
     };
-    let start = (dash.live.watch(), view, dash.stop.clone(), place);
+    let start = (dash.live.watch(), (view, user.role), dash.stop.clone(), place);
     let events = stream::unfold(start, async |(mut watching, view, stop, place)| {
         let seen = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
             seen = watching.next() => seen?,
         };
-        let event = event(&view, &seen);
+        let event = event(&view.0, &seen, view.1);
         Some((Ok::<_, Infallible>(event), (watching, view, stop, place)))
     });
     let headers = [(HeaderName::from_static("x-accel-buffering"), "no"), (header::CACHE_CONTROL, "no-store")];
     (headers, Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
 }
 
-fn event(view: &View, seen: &Snapshot) -> Event {
+fn event(view: &View, seen: &Snapshot, role: Role) -> Event {
     let page = html! {
         (pages::health(Some(seen)))
-        @if let Some(body) = view.render(seen) { div #live { (body) } }
+        @if let Some(body) = view.render(seen, role) { div #live { (body) } }
     };
     // a carriage return would end a line of the stream
     let data = page.into_string().replace('\r', " ");

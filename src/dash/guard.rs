@@ -10,7 +10,8 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::access::{Role, User};
-use super::{Dash, pages};
+use super::acts::Refused;
+use super::{Dash, api, pages};
 
 /// Nothing but what this server sends, no script and no style in a page, in nobody's frame.
 pub const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -22,24 +23,58 @@ pub(super) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let asks = Asks::of(&request);
     if !is_safe(request.method()) && !is_from_here(request.headers()) {
-        return pages::error(StatusCode::FORBIDDEN, "This request comes from another site's page.");
+        let why = "This request comes from another site's page.";
+        return asks.refuse(StatusCode::FORBIDDEN, why, "Send it from a page of this server, or from no browser.");
     }
     let Some(least) = least else { return next.run(request).await };
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
-    let Some(user) = dash.access.user(request.headers(), peer).await else { return stranger(&dash) };
+    let Some(user) = dash.access.user(request.headers(), peer).await else { return stranger(&dash, asks) };
     let role = if dash.read_only { Role::Viewer } else { user.role };
     if role < least {
-        let text = format!("This takes the role {}; you are {}.", least.as_str(), role.as_str());
-        return pages::error(StatusCode::FORBIDDEN, &text);
+        let why = format!("This takes the role {}; you are {}.", least.as_str(), role.as_str());
+        let help = if dash.read_only {
+            "This dashboard only shows: act at that of a worker, or with the command line."
+        } else {
+            "Roles are given in the configuration, in [http.auth]."
+        };
+        return asks.refuse(StatusCode::FORBIDDEN, &why, help);
     }
     request.extensions_mut().insert(User { role, ..user });
     next.run(request).await
 }
 
+/// Who asks: somebody at a page, or a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    Person,
+    Program,
+}
+
+impl Asks {
+    fn of(request: &Request) -> Self {
+        if request.uri().path().starts_with(api::PREFIX) { Self::Program } else { Self::Person }
+    }
+
+    fn refuse(self, status: StatusCode, why: &str, help: &str) -> Response {
+        let refused = Refused::new(status, why, help);
+        match self {
+            Self::Person => pages::refused(&refused),
+            Self::Program => api::problem(&refused),
+        }
+    }
+}
+
 /// Asks who it is.
-fn stranger(dash: &Dash) -> Response {
-    let mut response = super::login::form(&dash.access, StatusCode::UNAUTHORIZED, None);
+fn stranger(dash: &Dash, asks: Asks) -> Response {
+    let mut response = match asks {
+        Asks::Person => super::login::form(&dash.access, StatusCode::UNAUTHORIZED, None),
+        Asks::Program => {
+            let help = "Send who you are, as [http.auth] asks for it: a bearer token, or a name and a password.";
+            asks.refuse(StatusCode::UNAUTHORIZED, "Nobody is known by what was sent.", help)
+        }
+    };
     if let Some(challenge) = dash.access.challenge() {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     }
@@ -79,8 +114,14 @@ pub(super) async fn add_headers(mut response: Response) -> Response {
 }
 
 /// There is no such page.
-pub(super) async fn not_found() -> Response {
-    pages::error(StatusCode::NOT_FOUND, "There is no such page.")
+pub(super) async fn not_found(request: Request) -> Response {
+    Asks::of(&request).refuse(StatusCode::NOT_FOUND, "There is no such page.", "The README lists what there is.")
+}
+
+/// It is asked for in another way.
+pub(super) async fn not_allowed(request: Request) -> Response {
+    let help = "What shows something is a GET, what changes something a POST.";
+    Asks::of(&request).refuse(StatusCode::METHOD_NOT_ALLOWED, "That is not how this is asked for.", help)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One look for all: a task that looks while somebody watches, and shares what it saw.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -27,6 +27,8 @@ pub(super) struct Snapshot {
     pub number: u64,
     /// When, by this process's clock.
     pub taken_at: Timestamp,
+    /// Of how many changes of ours it knows.
+    changes: u64,
     /// What.
     pub picture: Picture,
 }
@@ -36,6 +38,9 @@ pub(super) struct Snapshot {
 pub(super) struct Live {
     latest: watch::Sender<Option<Arc<Snapshot>>>,
     wanted: Notify,
+    /// How often somebody has changed something here: what was seen before is old then.
+    changes: AtomicU64,
+    changed: Notify,
     watchers: AtomicUsize,
     /// When a page was asked for last.
     asked_at: AtomicI64,
@@ -46,7 +51,8 @@ impl Live {
     pub fn new(clock: SharedClock) -> Self {
         let (latest, _) = watch::channel(None);
         let asked_at = AtomicI64::new(i64::MIN);
-        Self { latest, wanted: Notify::new(), watchers: AtomicUsize::new(0), asked_at, clock }
+        let (wanted, changes, changed) = Default::default();
+        Self { latest, wanted, changes, changed, watchers: AtomicUsize::new(0), asked_at, clock }
     }
 
     /// Looks while somebody watches, until `stop`.
@@ -56,16 +62,18 @@ impl Live {
                 while !self.is_watched() {
                     self.wanted.notified().await;
                 }
-                source.look().await
+                let changes = self.changes.load(Ordering::Acquire);
+                (changes, source.look().await)
             };
-            let picture = tokio::select! {
+            let (changes, picture) = tokio::select! {
                 () = stop.cancelled() => return,
-                picture = look => picture,
+                seen = look => seen,
             };
             let taken_at = self.clock.now();
-            self.latest.send_replace(Some(Arc::new(Snapshot { number, taken_at, picture })));
+            self.latest.send_replace(Some(Arc::new(Snapshot { number, taken_at, changes, picture })));
             tokio::select! {
                 () = stop.cancelled() => return,
+                () = self.changed.notified() => {}
                 () = clock::sleep(&*self.clock, EVERY) => {}
             }
         }
@@ -80,11 +88,18 @@ impl Live {
     pub async fn fresh(&self) -> Option<Arc<Snapshot>> {
         self.asked_at.store(self.clock.now().as_micros(), Ordering::Release);
         self.wanted.notify_one();
-        let mut seen = self.latest.subscribe();
+        let (mut seen, changes) = (self.latest.subscribe(), self.changes.load(Ordering::Acquire));
         let is_fresh = |snapshot: &Option<Arc<Snapshot>>| {
-            snapshot.as_ref().is_some_and(|snapshot| self.clock.now().since(snapshot.taken_at) <= FRESH)
+            let fresh = |seen: &Snapshot| self.clock.now().since(seen.taken_at) <= FRESH && seen.changes >= changes;
+            snapshot.as_deref().is_some_and(fresh)
         };
         clock::within(WAIT_MAX, seen.wait_for(is_fresh)).await.ok()?.ok()?.clone()
+    }
+
+    /// Somebody has changed something: he is not shown what was before.
+    pub fn change(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify_one();
     }
 
     /// Watches until dropped.

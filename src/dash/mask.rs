@@ -57,9 +57,21 @@ pub fn json(bytes: &[u8]) -> Option<String> {
         return None;
     }
     let value: &RawValue = serde_json::from_slice(bytes).ok()?;
-    let mut masked = Writer { text: String::with_capacity(bytes.len() * 2), indented: true };
+    let mut masked = Writer { text: String::with_capacity(bytes.len() * 2), indented: true, kept: None };
     masked.value(value, false, 0);
     Some(masked.text)
+}
+
+/// The same for somebody who edits it: each value that is masked has a number, and stands in the answer as it was written.
+pub fn numbered(bytes: &[u8]) -> Option<(String, Vec<String>)> {
+    if bytes.len() > SHOWN_BYTES_MAX {
+        return None;
+    }
+    let value: &RawValue = serde_json::from_slice(bytes).ok()?;
+    let text = String::with_capacity(bytes.len() * 2);
+    let mut masked = Writer { text, indented: true, kept: Some(Vec::new()) };
+    masked.value(value, false, 0);
+    Some((masked.text, masked.kept.unwrap_or_default()))
 }
 
 /// One level of JSON; what is below stays text, so that no number loses a digit and no name its place.
@@ -98,6 +110,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Level<'a> {
 struct Writer {
     text: String,
     indented: bool,
+    /// What was masked, where that has to be told apart: the first is number 1.
+    kept: Option<Vec<String>>,
 }
 
 impl Writer {
@@ -105,20 +119,35 @@ impl Writer {
     fn value(&mut self, value: &RawValue, secret: bool, depth: usize) {
         let text = value.get();
         if depth > DEPTH_MAX {
-            self.quote(MASK);
+            self.hide(text);
             return;
         }
         match text.as_bytes().first() {
             Some(b'{' | b'[') => match serde_json::from_str(text) {
                 Ok(level) => self.level(level, secret, depth),
-                Err(_) => self.quote(MASK),
+                Err(_) => self.hide(text),
             },
-            _ if secret => self.quote(MASK),
-            Some(b'"') => match serde_json::from_str::<String>(text) {
-                Ok(text) => self.quote(&inner(&text)),
-                Err(_) => self.quote(MASK),
+            _ if secret => self.hide(text),
+            Some(b'"') => match serde_json::from_str::<String>(text).map(|plain| (inner(&plain), plain)) {
+                // what is only half a secret can't be put back into what somebody has edited
+                Ok((shown, plain)) if self.kept.is_some() && (shown != plain || plain.contains(MASK)) => {
+                    self.hide(text);
+                }
+                Ok((shown, _)) => self.quote(&shown),
+                Err(_) => self.hide(text),
             },
             _ => self.text.push_str(text),
+        }
+    }
+
+    fn hide(&mut self, raw: &str) {
+        let number = self.kept.as_mut().map(|kept| {
+            kept.push(raw.to_owned());
+            kept.len()
+        });
+        match number {
+            Some(number) => self.quote(&format!("{MASK}{number}")),
+            None => self.quote(MASK),
         }
     }
 
@@ -167,7 +196,7 @@ fn inner(value: &str) -> String {
     if value.trim_start().starts_with(['{', '['])
         && let Ok(raw) = serde_json::from_str::<&RawValue>(value)
     {
-        let mut masked = Writer { text: String::with_capacity(value.len()), indented: false };
+        let mut masked = Writer { text: String::with_capacity(value.len()), indented: false, kept: None };
         masked.value(raw, false, 0);
         return masked.text;
     }

@@ -1,8 +1,13 @@
-//! The dashboard: pages that show what goes on, rendered here, live over one shared look, and nothing that may do harm.
+//! The dashboard: pages that show what goes on, rendered here, live over one shared look, and what people do about it, on
+//! pages and over HTTP.
 
 pub mod access;
+mod acts;
+mod api;
 mod assets;
+mod edit;
 mod events;
+mod forms;
 mod guard;
 mod live;
 mod login;
@@ -22,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::access::Access;
 use self::live::Live;
 use crate::clock::{self, SharedClock};
+use crate::governor::operator::jobs::Outlet;
 use crate::observe::{Picture, Scope};
 use crate::store::{Store, StoreResult};
 
@@ -50,6 +56,10 @@ pub trait Source: Send + Sync + fmt::Debug {
 pub struct Parts {
     /// Where it reads from.
     pub source: Arc<dyn Source>,
+    /// Where it publishes what people want called again.
+    pub outlet: Arc<dyn Outlet>,
+    /// The configuration in effect.
+    pub settings: Settings,
     /// Who may see it.
     pub access: Access,
     /// Nobody may do more than look.
@@ -58,10 +68,34 @@ pub struct Parts {
     pub clock: SharedClock,
 }
 
+/// The configuration in effect, for people: secrets are masked already.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The file, or that there was none.
+    pub source: String,
+    /// What is doubtful.
+    pub warnings: Vec<String>,
+    /// Every setting.
+    pub rows: Vec<Setting>,
+}
+
+/// One setting.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    /// Its name, with dots.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+    /// Where that comes from.
+    pub origin: String,
+}
+
 /// A dashboard while it is served.
 #[derive(Debug)]
 struct Dash {
     source: Arc<dyn Source>,
+    outlet: Arc<dyn Outlet>,
+    settings: Settings,
     access: Access,
     read_only: bool,
     live: Arc<Live>,
@@ -94,9 +128,10 @@ impl Dash {
 
 /// The dashboard's routes; what feeds them ends at `stop`, as do the streams of open tabs.
 pub fn router(parts: Parts, stop: &CancellationToken) -> Router {
-    let Parts { source, access, read_only, clock } = parts;
+    let Parts { source, outlet, settings, access, read_only, clock } = parts;
     let live = Arc::new(Live::new(clock));
     tokio::spawn(Arc::clone(&live).run(Arc::clone(&source), stop.clone()));
     let (reads, streams) = (Semaphore::new(READS_MAX), Arc::new(Semaphore::new(STREAMS_MAX)));
-    routes::router(Arc::new(Dash { source, access, read_only, live, reads, streams, stop: stop.clone() }))
+    let stop = stop.clone();
+    routes::router(Arc::new(Dash { source, outlet, settings, access, read_only, live, reads, streams, stop }))
 }

@@ -5,10 +5,12 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware};
 
 use super::access::Role;
-use super::{Shared, assets, events, guard, login, pages};
+use super::{Shared, api, assets, events, forms, guard, login, pages};
 
 /// Most bytes of a request's body.
 const BODY_BYTES_MAX: usize = 8 * 1024;
+/// Most bytes of one that holds a payload: the largest that is shown, and what forms make of it.
+const EDIT_BYTES_MAX: usize = 4 * super::mask::SHOWN_BYTES_MAX;
 
 /// One route.
 pub struct Route {
@@ -25,6 +27,10 @@ const fn page(path: &'static str, least: Role, answer: fn() -> MethodRouter<Shar
     Route { method: "GET", path, least: Some(least), answer }
 }
 
+const fn form(path: &'static str, least: Role, answer: fn() -> MethodRouter<Shared>) -> Route {
+    Route { method: "POST", path, least: Some(least), answer }
+}
+
 /// All routes. What changes anything is a POST.
 pub const ROUTES: &[Route] = &[
     page("/", Role::Viewer, || get(pages::overview::show)),
@@ -37,7 +43,43 @@ pub const ROUTES: &[Route] = &[
     page("/dead", Role::Viewer, || get(pages::dead::show)),
     page("/workers", Role::Viewer, || get(pages::workers::show)),
     page("/tenant", Role::Viewer, || get(pages::tenant::show)),
+    page("/audit", Role::Viewer, || get(pages::audit::show)),
+    page("/settings", Role::Viewer, || get(pages::settings::show)),
     page("/events", Role::Viewer, || get(events::stream)),
+    // what asks changes nothing, and is for those who may
+    page("/pause", Role::Operator, || get(pages::ask::pause)),
+    page("/limits/set", Role::Admin, || get(pages::ask::set_limits)),
+    page("/limits/reset", Role::Admin, || get(pages::ask::reset)),
+    page("/jobs/{job}/cancel", Role::Operator, || get(pages::ask::cancel)),
+    page("/jobs/{job}/discard", Role::Admin, || get(pages::ask::discard)),
+    page("/jobs/{job}/edit", Role::Admin, || get(pages::ask::edit)),
+    form("/pause", Role::Operator, || post(forms::pause)),
+    form("/resume", Role::Operator, || post(forms::resume)),
+    form("/limits/set", Role::Admin, || post(forms::set_limits)),
+    form("/limits/slow", Role::Admin, || post(forms::slow)),
+    form("/limits/reset", Role::Admin, || post(forms::reset)),
+    form("/jobs/{job}/retry", Role::Operator, || post(forms::retry)),
+    form("/jobs/{job}/cancel", Role::Operator, || post(forms::cancel)),
+    form("/jobs/{job}/discard", Role::Admin, || post(forms::discard)),
+    form("/jobs/{job}/edit", Role::Admin, || post(forms::edit).layer(DefaultBodyLimit::max(EDIT_BYTES_MAX))),
+    page("/api/v1/status", Role::Viewer, || get(api::reads::status)),
+    page("/api/v1/lanes", Role::Viewer, || get(api::reads::lanes)),
+    page("/api/v1/jobs", Role::Viewer, || get(api::reads::jobs)),
+    page("/api/v1/jobs/{job}", Role::Viewer, || get(api::reads::job)),
+    page("/api/v1/dead", Role::Viewer, || get(api::reads::dead)),
+    page("/api/v1/dead/groups", Role::Viewer, || get(api::reads::groups)),
+    page("/api/v1/limits", Role::Viewer, || get(api::reads::limits)),
+    page("/api/v1/audit", Role::Viewer, || get(api::reads::audit)),
+    form("/api/v1/pause", Role::Operator, || post(api::acts::pause)),
+    form("/api/v1/resume", Role::Operator, || post(api::acts::resume)),
+    form("/api/v1/limits", Role::Admin, || post(api::acts::set_limits)),
+    form("/api/v1/limits/slow", Role::Admin, || post(api::acts::slow)),
+    form("/api/v1/limits/reset", Role::Admin, || post(api::acts::reset)),
+    form("/api/v1/jobs/{job}/retry", Role::Operator, || post(api::acts::retry)),
+    form("/api/v1/jobs/{job}/cancel", Role::Operator, || post(api::acts::cancel)),
+    form("/api/v1/jobs/{job}/edit", Role::Admin, || post(api::acts::edit).layer(DefaultBodyLimit::max(EDIT_BYTES_MAX))),
+    form("/api/v1/dead/{job}/retry", Role::Operator, || post(api::acts::retry)),
+    form("/api/v1/dead/{job}/discard", Role::Admin, || post(api::acts::discard)),
     Route { method: "GET", path: "/login", least: None, answer: || get(login::ask) },
     Route { method: "POST", path: "/login", least: None, answer: || post(login::enter) },
     Route { method: "POST", path: "/logout", least: None, answer: || post(login::leave) },
@@ -54,6 +96,7 @@ pub(super) fn router(dash: Shared) -> Router {
     }
     router
         .fallback(guard::not_found)
+        .method_not_allowed_fallback(guard::not_allowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::map_response(guard::add_headers))
         .with_state(dash)

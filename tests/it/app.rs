@@ -7,6 +7,7 @@ use std::time::Duration;
 use lanes::app::{WorkerOptions, run_worker};
 use lanes::clock::{SharedClock, SystemClock, within};
 use lanes::config;
+use lanes::dash::Settings;
 use lanes::telemetry::Telemetry;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +35,8 @@ impl Working {
         let stop = CancellationToken::new();
         let (shown, stopped) = (metrics.clone(), stop.clone());
         let task = tokio::spawn(async move {
-            let options = WorkerOptions { only: None, metrics: shown, http: false, bound: None };
+            let options =
+                WorkerOptions { only: None, metrics: shown, http: false, settings: Settings::default(), bound: None };
             run_worker(&loaded.specs, options, &telemetry, &SystemClock::new(), stopped).await.expect("works");
         });
         Self { metrics, stop, task }

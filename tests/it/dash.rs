@@ -1,11 +1,13 @@
 //! The dashboard as browsers, viewers and attackers meet it: every route, hostile data, streams, one reader for all.
 
+mod acts;
+mod api;
 mod html;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,9 +20,10 @@ use lanes::broker::memory::MemoryBroker;
 use lanes::clock::{Clock as _, SharedClock, SystemClock, Timestamp};
 use lanes::dash::access::{Access, Proxy, Role, Tokens, User};
 use lanes::dash::routes::ROUTES;
-use lanes::dash::{self, Parts, Source};
+use lanes::dash::{self, Parts, Setting, Settings, Source};
+use lanes::governor::operator::jobs::Outlet;
 use lanes::job::verdict::{DeadReason, WaitReason};
-use lanes::job::{DedupKey, EndpointName, Identity, JobId, LaneName, Tenant};
+use lanes::job::{DedupKey, EndpointName, Identity, JobId, LaneName, NewJob, Tenant};
 use lanes::observe::{self, Picture, Recent, Scope};
 use lanes::policy::pacing::{Budgets, EndpointBudget};
 use lanes::store::sqlite::SqliteStore;
@@ -36,6 +39,7 @@ use uuid::Uuid;
 /// Whatever may come from outside holds this.
 const HOSTILE: &str = "\"><script>alert('x')</script><img src=x onerror=alert(1)>&amp;{{7*7}}";
 const ALICE: &str = "the-token-of-alice-operator";
+const ADA: &str = "the-token-of-ada-who-is-admin";
 const VICTOR: &str = "the-token-of-victor-viewer";
 const SECRET: &str = "hunter2-is-secret";
 
@@ -65,17 +69,58 @@ impl Source for Watched {
     }
 }
 
+/// What was published by way of the dashboard; or nothing can be.
+#[derive(Debug, Default)]
+struct Published {
+    fails: AtomicBool,
+    jobs: Mutex<Vec<NewJob>>,
+    letters: Mutex<Vec<RawLetter>>,
+}
+
+impl Published {
+    fn answer(&self) -> Result<(), String> {
+        if self.fails.load(Ordering::SeqCst) { Err("the broker is gone".to_owned()) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Outlet for Published {
+    async fn publish(&self, job: NewJob) -> Result<Uuid, String> {
+        self.answer()?;
+        let mut jobs = self.jobs.lock().expect("no panic");
+        jobs.push(job);
+        Ok(Uuid::from_u128(1_000 + jobs.len() as u128))
+    }
+
+    async fn republish(&self, letter: RawLetter) -> Result<(), String> {
+        self.answer()?;
+        self.letters.lock().expect("no panic").push(letter);
+        Ok(())
+    }
+}
+
+fn settings() -> Settings {
+    let setting =
+        Setting { key: "http.listen".to_owned(), value: HOSTILE.to_owned(), origin: "lanes.toml:3".to_owned() };
+    Settings { source: "lanes.toml".to_owned(), warnings: vec![HOSTILE.to_owned()], rows: vec![setting] }
+}
+
 /// A dashboard over a store with hostile jobs.
 struct Bench {
     router: Router,
     source: Arc<Watched>,
+    outlet: Arc<Published>,
     stop: CancellationToken,
     _dir: TempDir,
 }
 
 fn tokens() -> Access {
     let user = |name: &str, role| User { name: name.into(), role };
-    let users = [(user("alice", Role::Operator), ALICE.into()), (user("victor", Role::Viewer), VICTOR.into())];
+    let users = [
+        (user("ada", Role::Admin), ADA.into()),
+        (user("alice", Role::Operator), ALICE.into()),
+        (user("victor", Role::Viewer), VICTOR.into()),
+    ];
     Access::Token(Tokens::new(users))
 }
 
@@ -179,8 +224,16 @@ async fn bench(access: Access, read_only: bool) -> Bench {
     let (store, shared): (Arc<dyn Store>, SharedClock) = (Arc::new(store), Arc::new(clock.clone()));
     let source = Arc::new(Watched { scope, store, broker: MemoryBroker::new(), clock, looks: AtomicUsize::new(0) });
     let stop = CancellationToken::new();
-    let parts = Parts { source: source.clone(), access, read_only, clock: shared };
-    Bench { router: dash::router(parts, &stop), source, stop, _dir: dir }
+    let outlet = Arc::new(Published::default());
+    let parts = Parts {
+        source: source.clone(),
+        outlet: outlet.clone(),
+        settings: settings(),
+        access,
+        read_only,
+        clock: shared,
+    };
+    Bench { router: dash::router(parts, &stop), source, outlet, stop, _dir: dir }
 }
 
 impl Bench {
@@ -270,13 +323,17 @@ async fn whatever_comes_from_outside_is_only_text() {
     let tenant: String = url::form_urlencoded::byte_serialize(&HOSTILE.as_bytes()[..60]).collect();
     let hostile: String = url::form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
     let mut pages: Vec<String> =
-        ["/", "/lanes", "/lanes/bulk", "/jobs", "/limits", "/dead", "/workers"].map(str::to_owned).to_vec();
+        ["/", "/lanes", "/lanes/bulk", "/jobs", "/limits", "/dead", "/workers", "/audit", "/settings"]
+            .map(str::to_owned)
+            .to_vec();
     pages.extend((1..=4).map(|number| format!("/jobs/{}", Uuid::from_u128(number))));
     pages.push(format!("/tenant?name={tenant}"));
     for name in ["state", "lane", "endpoint", "tenant", "reason", "id", "after"] {
         pages.push(format!("/jobs?{name}={hostile}"));
     }
     pages.push(format!("/dead?reason={hostile}"));
+    pages.push(format!("/audit?actor={hostile}&action={hostile}&target={hostile}&before=1"));
+    pages.push(format!("/?done={hostile}"));
     pages.push(format!("/limits?endpoint={hostile}&tenant={hostile}"));
     let mut seen = 0;
     for path in pages {

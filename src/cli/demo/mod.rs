@@ -33,6 +33,7 @@ use super::signals::Signals;
 use crate::app::{self, AppError, WorkerOptions};
 use crate::clock::{self, Clock, SharedClock, SystemClock};
 use crate::config::Specs;
+use crate::dash::Settings;
 use crate::job::LaneName;
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::JOBS_DEDUPLICATED;
@@ -264,7 +265,8 @@ impl Worker {
     ) -> Result<(Self, SocketAddr), CliError> {
         let stop = CancellationToken::new();
         let (bound, address) = oneshot::channel();
-        let options = WorkerOptions { only: None, metrics, http: true, bound: Some(bound) };
+        let options =
+            WorkerOptions { only: None, metrics, http: true, settings: Settings::default(), bound: Some(bound) };
         let (specs, telemetry, clock, stopped) = (specs.clone(), telemetry.clone(), clock.clone(), stop.clone());
         let task = tokio::spawn(async move { app::run_worker(&specs, options, &telemetry, &clock, stopped).await });
         let mut worker = Self { stop, task: Some(task) };

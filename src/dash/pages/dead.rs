@@ -32,10 +32,12 @@ pub(in crate::dash) struct Wish {
     endpoint: String,
     tenant: String,
     reason: String,
+    /// Only programs say how many.
+    pub limit: Option<usize>,
 }
 
 impl Wish {
-    fn filter(&self) -> Result<LetterFilter, String> {
+    pub fn filter(&self, rows: usize) -> Result<LetterFilter, String> {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let reason =
             given(&self.reason).map(|word| DeadReason::parse(&word).ok_or(format!("{word:?} is no reason to die")));
@@ -48,7 +50,7 @@ impl Wish {
             tenant: given(&self.tenant).map(|name| Tenant::new(&name)).transpose().map_err(|e| e.to_string())?,
             reason: reason.transpose()?,
             after: None,
-            limit: LETTERS_MAX,
+            limit: rows,
         })
     }
 
@@ -64,7 +66,7 @@ pub(in crate::dash) async fn show(
     Query(wish): Query<Wish>,
 ) -> Response {
     let seen = dash.live.fresh().await;
-    let asked = match wish.filter() {
+    let asked = match wish.filter(LETTERS_MAX) {
         Err(wrong) => Err(wrong),
         Ok(filter) => Ok(dash
             .read(async |store| {

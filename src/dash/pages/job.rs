@@ -3,33 +3,43 @@
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, Query, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use uuid::Uuid;
 
 use super::parts::{both, empty, endpoint, lane, moment, query, state, table, tenant, took};
-use super::{Frame, error, timeline};
+use super::{Frame, ask, audit, done, error, timeline};
 use crate::clock::Timestamp;
 use crate::dash::access::{Role, User, hex, sha256};
+use crate::dash::forms::Flash;
 use crate::dash::{Dash, Shared, Unreadable, mask};
+use crate::governor::operator::jobs::Named;
 use crate::governor::view::{Hold, hold_of};
 use crate::governor::{Governor, sync};
 use crate::observe::words;
-use crate::store::{AttemptRecord, JobRow, Letter, Payload};
+use crate::store::{AttemptRecord, AuditFilter, AuditRow, JobRow, Letter, Payload, State};
+
+/// Most lines of the log that are shown of a job.
+const LINES_MAX: usize = 20;
+/// Said of a job of which nothing is left.
+const GONE: &str =
+    "No job has this handle: no worker has taken it yet, it was a duplicate, or it ended and was forgotten.";
 
 /// What is known of a job.
-struct Known {
-    row: Option<JobRow>,
-    letter: Option<Letter>,
+pub(in crate::dash) struct Known {
+    pub row: Option<JobRow>,
+    pub letter: Option<Letter>,
     payload: Option<Payload>,
-    attempts: Vec<AttemptRecord>,
-    hold: Option<Hold>,
+    pub attempts: Vec<AttemptRecord>,
+    pub lines: Vec<AuditRow>,
+    pub hold: Option<Hold>,
     now: Timestamp,
 }
 
-async fn look_up(dash: &Dash, handle: Uuid) -> Result<Known, Unreadable> {
+/// Looks a job up.
+pub(in crate::dash) async fn look_up(dash: &Dash, handle: Uuid) -> Result<Known, Unreadable> {
     let budgets = &dash.source.scope().budgets;
     dash.read(async |store| {
         let (row, now) = (store.job(handle).await?, store.time().await?);
@@ -37,15 +47,17 @@ async fn look_up(dash: &Dash, handle: Uuid) -> Result<Known, Unreadable> {
         let (letter, of_letter) = raw.map(|raw| (raw.letter, raw.payload)).unzip();
         let payload = if of_letter.is_some() { of_letter } else { store.payload(handle).await? };
         let attempts = store.attempts(handle).await?;
+        let of_it = AuditFilter { target: Some(Named(handle).to_string()), ..AuditFilter::default() };
+        let lines = store.audit(&of_it, LINES_MAX).await?;
         let hold = match &row {
-            Some(row) if row.state == crate::store::State::Waiting => {
+            Some(row) if row.state == State::Waiting => {
                 let governor = Governor::observer(budgets.clone());
                 sync::round(&governor, &*store, now, Timestamp::EPOCH).await?;
                 hold_of(&governor, &*store, row, now).await?
             }
             _ => None,
         };
-        Ok(Known { row, letter, payload, attempts, hold, now })
+        Ok(Known { row, letter, payload, attempts, lines, hold, now })
     })
     .await
 }
@@ -55,6 +67,7 @@ pub(in crate::dash) async fn show(
     Extract(dash): Extract<Shared>,
     Extension(user): Extension<User>,
     Path(job): Path<String>,
+    Query(flash): Query<Flash>,
 ) -> Response {
     let Ok(handle) = Uuid::parse_str(&job) else {
         return Redirect::to(&format!("/jobs?{}", query(&[("id", &job)]))).into_response();
@@ -67,14 +80,20 @@ pub(in crate::dash) async fn show(
     let (title, head) = match (&known.row, &known.letter) {
         (Some(row), _) => (format!("Job {}", row.id), of_row(row, &known)),
         (None, Some(letter)) => (format!("Dead letter {handle}"), of_letter(letter, known.now)),
+        // what was done to it is known for longer than itself
+        (None, None) if !known.lines.is_empty() => (format!("Job {handle}"), empty(GONE)),
         (None, None) => {
-            let text = "No job has this handle: no worker has taken it yet, it was a duplicate, or it ended and was forgotten.";
-            return error(StatusCode::NOT_FOUND, text);
+            return error(StatusCode::NOT_FOUND, GONE);
         }
     };
     let body = html! {
         h1 { (title) }
+        (done(&flash))
+        (offer(&known, &user, handle))
         (head)
+        @if !known.lines.is_empty() {
+            section aria-labelledby="done" { h2 #done { "What people did to it" } (audit::lines(&known.lines, known.now)) }
+        }
         section aria-labelledby="calls" { h2 #calls { "Calls" } (calls(&known.attempts)) }
         section aria-labelledby="payload" { h2 #payload { "Payload" } (payload(&known, &user, handle)) }
     };
@@ -93,6 +112,13 @@ pub(in crate::dash) async fn body(Extract(dash): Extract<Shared>, Path(job): Pat
             (headers, payload.body).into_response()
         }
     }
+}
+
+/// What can be done about it.
+fn offer(known: &Known, user: &User, handle: Uuid) -> Markup {
+    let state = known.row.as_ref().map(|row| row.state);
+    let (alive, waits) = (state.is_some_and(State::is_alive), matches!(state, Some(State::Waiting | State::Queued)));
+    ask::of_job(handle, known.letter.is_some(), alive, waits, user)
 }
 
 fn of_row(row: &JobRow, known: &Known) -> Markup {
@@ -118,7 +144,7 @@ fn of_row(row: &JobRow, known: &Known) -> Markup {
 
 fn of_letter(letter: &Letter, now: Timestamp) -> Markup {
     html! {
-        p.lead { (state(crate::store::State::Dead)) " " (letter.reason.as_str().replace('_', " ")) ": " (mask::text(&letter.detail)) }
+        p.lead { (state(State::Dead)) " " (letter.reason.as_str().replace('_', " ")) ": " (mask::text(&letter.detail)) }
         dl.facts {
             dt { "Lane" } dd { (lane(&letter.lane)) }
             dt { "Endpoint" } dd { (letter.endpoint.as_deref().unwrap_or("not readable")) }

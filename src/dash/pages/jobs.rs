@@ -33,6 +33,8 @@ pub(in crate::dash) struct Wish {
     reason: String,
     id: String,
     after: String,
+    /// Only programs say how many.
+    pub limit: Option<usize>,
 }
 
 impl Wish {
@@ -53,7 +55,7 @@ impl Wish {
     }
 
     /// What the store is asked for; or what is wrong, as a sentence.
-    fn filter(&self) -> Result<JobFilter, String> {
+    pub fn filter(&self, rows: usize) -> Result<JobFilter, String> {
         let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
         let state = given(&self.state).map(|word| {
             State::ALL.into_iter().find(|state| state.as_str() == word).ok_or(format!("{word:?} is no state"))
@@ -70,9 +72,14 @@ impl Wish {
             id: given(&self.id),
             after: given(&self.after).map(|text| key(&text).ok_or("the page's key cannot be read")).transpose()?,
             // one more shows whether there is a next page
-            limit: ROWS + 1,
+            limit: rows + 1,
         })
     }
+}
+
+/// The key of the page after this row.
+pub fn key_of(last: &JobRow) -> String {
+    format!("{}.{}", last.published_at.as_micros(), last.instance)
 }
 
 /// `<microseconds>.<handle>` of the last row of the page before.
@@ -88,7 +95,7 @@ pub(in crate::dash) async fn list(
     Query(wish): Query<Wish>,
 ) -> Response {
     let seen = dash.live.fresh().await;
-    let found = match wish.filter() {
+    let found = match wish.filter(ROWS) {
         Err(wrong) => html! { p.problem role="alert" { (wrong) } },
         Ok(filter) => {
             let asked = dash.read(async |store| Ok((store.jobs(&filter).await?, store.time().await?))).await;
@@ -125,7 +132,7 @@ fn form(dash: &Shared, wish: &Wish) -> Markup {
 fn page(wish: &Wish, mut rows: Vec<JobRow>, now: Timestamp) -> Markup {
     let more = rows.len() > ROWS;
     rows.truncate(ROWS);
-    let after = rows.last().filter(|_| more).map(|last| format!("{}.{}", last.published_at.as_micros(), last.instance));
+    let after = rows.last().filter(|_| more).map(key_of);
     html! {
         @if rows.is_empty() {
             @if wish.is_filter() { (empty("No job fits this filter. A job that no worker has taken yet is only in its lane's queue.")) }
@@ -167,7 +174,7 @@ mod tests {
     #[test]
     fn the_url_is_the_filter() {
         let wish = Wish { state: "waiting".to_owned(), tenant: " a&b ".to_owned(), ..Wish::default() };
-        let filter = wish.filter().expect("a filter");
+        let filter = wish.filter(ROWS).expect("a filter");
         assert_eq!((filter.state, filter.tenant.as_ref().map(Tenant::as_str)), (Some(State::Waiting), Some("a&b")));
         assert_eq!(query(&wish.pairs("1.2")), "state=waiting&tenant=+a%26b+&after=1.2");
         for wrong in [
@@ -175,7 +182,7 @@ mod tests {
             Wish { lane: "a b".to_owned(), ..Wish::default() },
             Wish { after: "1".to_owned(), ..Wish::default() },
         ] {
-            assert!(wrong.filter().is_err(), "{wrong:?}");
+            assert!(wrong.filter(ROWS).is_err(), "{wrong:?}");
         }
         let instance = Uuid::from_u128(7);
         assert_eq!(key(&format!("5.{instance}")), Some((Timestamp::from_micros(5), instance)));

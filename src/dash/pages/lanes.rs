@@ -1,31 +1,34 @@
 //! All lanes, and one of them.
 
 use axum::Extension;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, Query, State as Extract};
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
 use super::overview;
 use super::parts::{empty, next, number, query, since, table};
-use super::{Frame, error, live, unseen};
+use super::{Frame, buttons, done, error, live, unseen};
 use crate::dash::Shared;
-use crate::dash::access::User;
+use crate::dash::access::{Role, User};
+use crate::dash::forms::Flash;
 use crate::dash::live::Snapshot;
 use crate::job::LaneName;
+use crate::job::control::Target;
 use crate::observe::Lane;
 use crate::store::StateCount;
 
 /// `GET /lanes`
 pub(in crate::dash) async fn list(Extract(dash): Extract<Shared>, Extension(user): Extension<User>) -> Response {
     let seen = dash.live.fresh().await;
-    let body = html! { h1 { "Lanes" } (live(&seen.as_deref().map_or_else(unseen, all))) };
+    let shown = seen.as_deref().map_or_else(unseen, |seen| all(seen, user.role));
+    let body = html! { h1 { "Lanes" } (live(&shown)) };
     Frame::new("Lanes", "/lanes", &user, seen.as_deref(), "lanes").page(&dash, &body)
 }
 
 /// What of the list is live.
-pub(in crate::dash) fn all(seen: &Snapshot) -> Markup {
-    overview::lanes(&seen.picture)
+pub(in crate::dash) fn all(seen: &Snapshot, role: Role) -> Markup {
+    overview::lanes(&seen.picture, role)
 }
 
 /// `GET /lanes/{lane}`
@@ -33,6 +36,7 @@ pub(in crate::dash) async fn show(
     Extract(dash): Extract<Shared>,
     Extension(user): Extension<User>,
     Path(name): Path<String>,
+    Query(flash): Query<Flash>,
 ) -> Response {
     let seen = dash.live.fresh().await;
     let known = |name: &LaneName| {
@@ -43,9 +47,10 @@ pub(in crate::dash) async fn show(
         return error(StatusCode::NOT_FOUND, "No lane of that name is configured, and no job is in one.");
     };
     let title = format!("Lane {name}");
-    let shown = seen.as_deref().map_or_else(unseen, |seen| one(seen, &name));
+    let shown = seen.as_deref().map_or_else(unseen, |seen| one(seen, &name, user.role));
     let body = html! {
         h1 { "Lane " (name) }
+        (done(&flash))
         p { a href={ "/jobs?" (query(&[("lane", name.as_str())])) } { "Its jobs" } " · "
             a href={ "/dead?" (query(&[("lane", name.as_str())])) } { "Its dead letters" } }
         (live(&shown))
@@ -56,7 +61,7 @@ pub(in crate::dash) async fn show(
 }
 
 /// What of one lane is live.
-pub(in crate::dash) fn one(seen: &Snapshot, name: &LaneName) -> Markup {
+pub(in crate::dash) fn one(seen: &Snapshot, name: &LaneName, role: Role) -> Markup {
     let picture = &seen.picture;
     let Some((_, lane)) = picture.lanes.iter().find(|(lane, _)| lane == name) else {
         return empty("Nothing is known of this lane.");
@@ -67,7 +72,7 @@ pub(in crate::dash) fn one(seen: &Snapshot, name: &LaneName) -> Markup {
         .filter(|(worker, _)| worker.lanes.split(',').any(|lane| lane.trim() == name.as_str()))
         .collect();
     html! {
-        p { (overview::lane_state(lane, picture)) }
+        p { (overview::lane_state(lane, picture)) " " (buttons::pausing(picture, &Target::Lane(name.clone()), role)) }
         dl.facts {
             dt { "Ready in its queue" } dd { (number(picture.broker.is_ok().then_some(lane.ready))) }
             dt { "Released, on their way" } dd { (number(picture.broker.is_ok().then_some(lane.due))) }

@@ -8,17 +8,22 @@ use serde::Deserialize;
 
 use super::overview::{left, share_left};
 use super::parts::{absolute, badge, empty, endpoint, next, number, query, table, tenant};
-use super::{Frame, live, unseen};
-use crate::clock::Timestamp;
+use super::{Frame, buttons, done, live, unseen};
 use crate::dash::Shared;
-use crate::dash::access::User;
+use crate::dash::access::{Role, User};
+use crate::dash::forms::Flash;
 use crate::dash::live::Snapshot;
 use crate::governor::view::{AccountState, LimitState, pace_text};
 use crate::job::EndpointName;
+use crate::job::control::Target;
+use crate::observe::Picture;
 use crate::observe::words::duration;
 
 /// Most rows.
 const ROWS_MAX: usize = 200;
+
+const HEADS: [&str; 10] =
+    ["Endpoint", "Tenant", "State", "Limits", "Learnt", ">Pace", "Left", "Resets", ">Held jobs", "Pause and limits"];
 
 /// Which to show.
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -44,6 +49,7 @@ pub(in crate::dash) async fn show(
     Extract(dash): Extract<Shared>,
     Extension(user): Extension<User>,
     Query(wish): Query<Wish>,
+    Query(flash): Query<Flash>,
 ) -> Response {
     let wish = Wish::new(&wish.endpoint, &wish.tenant);
     let seen = dash.live.fresh().await;
@@ -51,13 +57,14 @@ pub(in crate::dash) async fn show(
     endpoints.sort_unstable();
     let body = html! {
         h1 { "Limits" }
+        (done(&flash))
         form.filter action="/limits" role="search" aria-label="Filter limits" {
             (super::parts::select("endpoint", "Endpoint", &wish.endpoint, endpoints.into_iter()))
             (super::parts::field("tenant", "Tenant", &wish.tenant))
             button { "Filter" }
             a href="/limits" { "Clear" }
         }
-        (live(&seen.as_deref().map_or_else(unseen, |seen| fragment(seen, &wish))))
+        (live(&seen.as_deref().map_or_else(unseen, |seen| fragment(seen, &wish, user.role))))
     };
     let mut frame = Frame::new("Limits", "/limits", &user, seen.as_deref(), "limits");
     frame.events = query(&[("view", "limits"), ("endpoint", &wish.endpoint), ("tenant", &wish.tenant)]);
@@ -65,7 +72,7 @@ pub(in crate::dash) async fn show(
 }
 
 /// What of it is live.
-pub(in crate::dash) fn fragment(seen: &Snapshot, wish: &Wish) -> Markup {
+pub(in crate::dash) fn fragment(seen: &Snapshot, wish: &Wish, role: Role) -> Markup {
     let picture = &seen.picture;
     let all: Vec<&AccountState> = picture.accounts.iter().collect();
     let mut wanted: Vec<&AccountState> = all.iter().copied().filter(|account| wish.wants(account)).collect();
@@ -79,25 +86,24 @@ pub(in crate::dash) fn fragment(seen: &Snapshot, wish: &Wish) -> Markup {
     }
     // who holds jobs back comes first, then who has least left
     wanted.sort_by(|a, b| b.held.cmp(&a.held).then(share_left(a).total_cmp(&share_left(b))));
-    let rows: Vec<Markup> = wanted.iter().take(ROWS_MAX).map(|account| row(account, picture.now)).collect();
-    let heads = ["Endpoint", "Tenant", "State", "Limits", "Learnt", ">Pace", "Left", "Resets", ">Held jobs"];
+    let rows: Vec<Markup> = wanted.iter().take(ROWS_MAX).map(|account| row(account, picture, role)).collect();
     html! {
-        (table("Limits", &heads, &rows))
+        (table("Limits", &HEADS, &rows))
         @if wanted.len() > ROWS_MAX { p.quiet { (wanted.len() - ROWS_MAX) " more: filter by endpoint or tenant." } }
     }
 }
 
 /// The table of one tenant's accounts.
-pub(super) fn of<'a>(accounts: impl Iterator<Item = &'a AccountState>, now: Timestamp) -> Markup {
-    let rows: Vec<Markup> = accounts.map(|account| row(account, now)).collect();
+pub(super) fn of<'a>(accounts: impl Iterator<Item = &'a AccountState>, picture: &Picture, role: Role) -> Markup {
+    let rows: Vec<Markup> = accounts.map(|account| row(account, picture, role)).collect();
     if rows.is_empty() {
         return empty("It has no limits of its own, nothing was learnt of it, and none of its jobs is held back.");
     }
-    let heads = ["Endpoint", "Tenant", "State", "Limits", "Learnt", ">Pace", "Left", "Resets", ">Held jobs"];
-    table("Limits", &heads, &rows)
+    table("Limits", &HEADS, &rows)
 }
 
-fn row(account: &AccountState, now: Timestamp) -> Markup {
+fn row(account: &AccountState, picture: &Picture, role: Role) -> Markup {
+    let now = picture.now;
     let (kind, mark) = match account.state {
         "open" => ("good", "✓"),
         "slowed" | "probing" => ("wait", "◷"),
@@ -117,6 +123,22 @@ fn row(account: &AccountState, now: Timestamp) -> Markup {
         td { (left(account)) }
         td { (next(account.left.and_then(|(_, reset)| reset), now)) }
         td.number { (number(Some(account.held))) }
+        td { (acts(account, picture, role)) }
+    }
+}
+
+/// What somebody can do about an account.
+fn acts(account: &AccountState, picture: &Picture, role: Role) -> Markup {
+    let target = Target::of_parts(None, Some(account.endpoint.clone()), account.tenant.clone());
+    html! {
+        @if let Some(target) = target {
+            @let (about, whose) = (target.to_string(), query(&buttons::fields(&target)));
+            (buttons::pausing(picture, &target, role))
+            @if role >= Role::Admin {
+                " " (buttons::link(&format!("/limits/set?{whose}"), "Set", &format!("the limits of {about}")))
+                " " (buttons::link(&format!("/limits/reset?{whose}"), "Reset", &format!("the limits of {about}")))
+            }
+        }
     }
 }
 

@@ -1,12 +1,16 @@
 //! The pages: what stands around each of them, and how one says that it cannot show what it should.
 
+pub mod ask;
+pub mod audit;
+mod buttons;
 pub mod dead;
 pub mod job;
 pub mod jobs;
 pub mod lanes;
 pub mod limits;
 pub mod overview;
-mod parts;
+pub mod parts;
+pub mod settings;
 pub mod tenant;
 mod timeline;
 pub mod workers;
@@ -16,17 +20,21 @@ use axum::response::{Html, IntoResponse, Response};
 use maud::{DOCTYPE, Markup, html};
 
 use super::access::{Access, User};
+use super::acts::Refused;
+use super::forms::Flash;
 use super::live::Snapshot;
 use super::{Dash, Unreadable, assets};
 
 /// Pages of the navigation: name and path.
-const NAVIGATION: [(&str, &str); 6] = [
+const NAVIGATION: [(&str, &str); 8] = [
     ("Overview", "/"),
     ("Lanes", "/lanes"),
     ("Jobs", "/jobs"),
     ("Limits", "/limits"),
     ("Dead letters", "/dead"),
     ("Workers", "/workers"),
+    ("Audit", "/audit"),
+    ("Settings", "/settings"),
 ];
 
 /// What stands around a page.
@@ -136,6 +144,23 @@ pub(super) fn bare(title: &str, body: &Markup) -> Response {
 pub(super) fn error(status: StatusCode, text: &str) -> Response {
     let title = status.canonical_reason().unwrap_or("Error");
     (status, bare(title, &html! { h1 { (title) } p { (text) } p { a href="/" { "To the overview" } } })).into_response()
+}
+
+/// A page that says why something was not done, and what to do.
+pub(super) fn refused(refused: &Refused) -> Response {
+    let title = refused.status.canonical_reason().unwrap_or("Error");
+    let body = html! {
+        h1 { (title) }
+        p { (refused.why) }
+        p { (refused.help) }
+        p { a href="/" { "To the overview" } }
+    };
+    (refused.status, bare(title, &body)).into_response()
+}
+
+/// Says what was done just before.
+fn done(flash: &Flash) -> Markup {
+    html! { @if let Some(sentence) = flash.sentence() { p.done role="status" { span.mark aria-hidden="true" { "✓" } " " (sentence) } } }
 }
 
 impl IntoResponse for Unreadable {

@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::State as Extract;
+use axum::extract::{Query, State as Extract};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::parts::{badge, bar, empty, endpoint, incidents, lane, next, number, since, table, tenant};
-use super::{Frame, live, unseen};
+use super::parts::{badge, bar, empty, endpoint, lane, next, number, since, table, tenant};
+use super::{Frame, buttons, done, live, unseen};
 use crate::clock::Timestamp;
 use crate::dash::Shared;
-use crate::dash::access::User;
+use crate::dash::access::{Role, User};
+use crate::dash::forms::Flash;
 use crate::dash::live::Snapshot;
 use crate::governor::view::{AccountState, Held};
 use crate::job::LaneName;
+use crate::job::control::Target;
 use crate::job::verdict::WaitReason;
 use crate::observe::words::{count, counted, duration};
 use crate::observe::{Lane, Picture};
@@ -24,24 +26,29 @@ use crate::store::State;
 const ROWS_MAX: usize = 10;
 
 /// `GET /`
-pub(in crate::dash) async fn show(Extract(dash): Extract<Shared>, Extension(user): Extension<User>) -> Response {
+pub(in crate::dash) async fn show(
+    Extract(dash): Extract<Shared>,
+    Extension(user): Extension<User>,
+    Query(flash): Query<Flash>,
+) -> Response {
     let seen = dash.live.fresh().await;
-    let body = html! { h1.quiet-title { "Overview" } (live(&seen.as_deref().map_or_else(unseen, fragment))) };
+    let shown = seen.as_deref().map_or_else(unseen, |seen| fragment(seen, user.role));
+    let body = html! { h1.quiet-title { "Overview" } (done(&flash)) (live(&shown)) };
     Frame::new("Overview", "/", &user, seen.as_deref(), "overview").page(&dash, &body)
 }
 
 /// What of it is live.
-pub(in crate::dash) fn fragment(seen: &Snapshot) -> Markup {
+pub(in crate::dash) fn fragment(seen: &Snapshot, role: Role) -> Markup {
     let picture = &seen.picture;
     html! {
         (cards(picture))
         section aria-labelledby="incidents" {
             h2 #incidents { "Incidents" }
-            (incidents(picture.incidents.iter().map(|one| (one.kind.as_str(), one.message.as_str()))))
+            (buttons::incidents(&picture.incidents, role))
         }
         section aria-labelledby="lanes" {
             h2 #lanes { "Lanes" }
-            (lanes(picture))
+            (lanes(picture, role))
         }
         section aria-labelledby="held" {
             h2 #held { "Waiting for a turn: why, and until when" }
@@ -109,8 +116,9 @@ fn waiting_for(lane: &Lane, reason: impl Fn(&str) -> bool) -> u64 {
 }
 
 /// One row for each lane.
-pub(super) fn lanes(picture: &Picture) -> Markup {
-    let heads = ["Lane", "State", ">Ready", ">In hand", ">Held", ">Retrying", ">Due", ">Dead", "Oldest", ">Workers"];
+pub(super) fn lanes(picture: &Picture, role: Role) -> Markup {
+    let heads =
+        ["Lane", "State", ">Ready", ">In hand", ">Held", ">Retrying", ">Due", ">Dead", "Oldest", ">Workers", "Pause"];
     let row = |(name, found): &(LaneName, Lane)| {
         let stored = |value: u64| number(picture.store.is_ok().then_some(value));
         let ready = picture.broker.is_ok().then_some(found.ready);
@@ -125,6 +133,7 @@ pub(super) fn lanes(picture: &Picture) -> Markup {
             td.number { (stored(found.dead)) }
             td { @match found.oldest() { Some(at) => (since(at, picture.now)), None => span.quiet { "–" } } }
             td.number { (stored(found.workers)) }
+            td { (buttons::pausing(picture, &Target::Lane(name.clone()), role)) }
         }
     };
     let rows: Vec<Markup> = picture.lanes.iter().map(row).collect();

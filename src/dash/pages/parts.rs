@@ -1,4 +1,4 @@
-//! What pages are put together from: times, numbers, tables in regions, badges, lists of incidents, links.
+//! What pages are put together from: times, numbers, tables in regions, badges, links.
 
 use std::time::Duration;
 
@@ -106,22 +106,6 @@ pub fn state(state: State) -> Markup {
         State::Done => badge("good", "✓", "done"),
         State::Dead => badge("bad", "✕", "dead"),
         State::Cancelled => badge("off", "–", "cancelled"),
-    }
-}
-
-/// Incidents: of each its kind and its sentence.
-pub fn incidents<'a>(found: impl IntoIterator<Item = (&'a str, &'a str)>) -> Markup {
-    let found: Vec<_> = found.into_iter().collect();
-    html! {
-        @if found.is_empty() {
-            (empty("Nothing needs a person."))
-        } @else {
-            ul.incidents {
-                @for (kind, sentence) in found {
-                    li { span.mark aria-hidden="true" { "!" } " " span.kind { (kind.replace('_', " ")) } " " span { (sentence) } }
-                }
-            }
-        }
     }
 }
 

@@ -8,11 +8,13 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::parts::query;
-use super::{Frame, dead, error, jobs, limits, live, overview, unseen};
+use super::{Frame, buttons, dead, done, error, jobs, limits, live, overview, unseen};
 use crate::dash::Shared;
-use crate::dash::access::User;
+use crate::dash::access::{Role, User};
+use crate::dash::forms::Flash;
 use crate::dash::live::Snapshot;
 use crate::job::Tenant;
+use crate::job::control::Target;
 use crate::store::{JobFilter, LetterFilter};
 
 /// Rows of each list.
@@ -30,6 +32,7 @@ pub(in crate::dash) async fn show(
     Extract(dash): Extract<Shared>,
     Extension(user): Extension<User>,
     Query(who): Query<Who>,
+    Query(flash): Query<Flash>,
 ) -> Response {
     let Ok(tenant) = Tenant::new(who.name.trim()) else {
         return error(StatusCode::NOT_FOUND, "No tenant can have that name.");
@@ -48,7 +51,8 @@ pub(in crate::dash) async fn show(
     let of_it = query(&[("tenant", tenant.as_str())]);
     let body = html! {
         h1 { "Tenant " (tenant) }
-        (live(&seen.as_deref().map_or_else(unseen, |seen| fragment(seen, &tenant))))
+        (done(&flash))
+        (live(&seen.as_deref().map_or_else(unseen, |seen| fragment(seen, &tenant, user.role))))
         section aria-labelledby="jobs" {
             h2 #jobs { "Its latest jobs" }
             @if rows.is_empty() { (super::parts::empty("No job of it is known.")) }
@@ -66,17 +70,18 @@ pub(in crate::dash) async fn show(
 }
 
 /// What of it is live.
-pub(in crate::dash) fn fragment(seen: &Snapshot, tenant: &Tenant) -> Markup {
+pub(in crate::dash) fn fragment(seen: &Snapshot, tenant: &Tenant, role: Role) -> Markup {
     let picture = &seen.picture;
     let accounts = picture.accounts.iter().filter(|account| account.tenant.as_ref() == Some(tenant));
     html! {
+        p { (buttons::pausing(picture, &Target::Tenant(tenant.clone()), role)) }
         section aria-labelledby="held" {
             h2 #held { "Waiting for a turn: why, and until when" }
             (overview::held(picture.held.iter().filter(|held| held.of.tenant == *tenant), picture.now))
         }
         section aria-labelledby="limits" {
             h2 #limits { "Its limits" }
-            (limits::of(accounts, picture.now))
+            (limits::of(accounts, picture, role))
         }
     }
 }

@@ -6,7 +6,7 @@ const ELEMENTS: &[&str] = &[
     "!doctype", "html", "head", "meta", "title", "link", "script", "body", "a", "header", "nav", "ul", "ol", "li", "p",
     "span", "form", "button", "div", "strong", "time", "main", "footer", "noscript", "section", "h1", "h2", "h3",
     "table", "thead", "tbody", "tr", "th", "td", "meter", "label", "select", "option", "input", "dl", "dt", "dd",
-    "pre", "code", "br", "b", "small", "em", "i", "details", "summary", "hr",
+    "pre", "code", "br", "b", "small", "em", "i", "details", "summary", "hr", "textarea",
 ];
 const ATTRIBUTES: &[&str] = &[
     "lang",
@@ -47,6 +47,8 @@ const ATTRIBUTES: &[&str] = &[
     "placeholder",
     "aria-describedby",
     "hidden",
+    "maxlength",
+    "rows",
 ];
 
 /// Fails when `page` holds anything that our templates do not write.
