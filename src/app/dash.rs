@@ -21,7 +21,7 @@ use crate::dash::{self, Parts, Setting, Settings, Source};
 use crate::governor::operator;
 use crate::http::{Server, status};
 use crate::job::{NewJob, wire};
-use crate::observe::{self, Picture, Scope};
+use crate::observe::{self, Picture, Recent, Scope};
 use crate::publish::Publisher;
 use crate::store::{RawLetter, Store};
 use crate::telemetry::Telemetry;
@@ -112,7 +112,8 @@ pub(super) fn router(feed: Feed<'_>, read_only: bool, stop: &CancellationToken) 
     let Feed { specs, settings, telemetry, broker, clock } = feed;
     let (url, clock) = (specs.store.url.clone(), Arc::clone(clock));
     let outlet = Outlet(Publisher::new(Arc::clone(&broker), telemetry.clone(), Arc::clone(&clock), "dash"));
-    let doors = Doors { scope: scope(specs), url, broker, store: OnceCell::new(), clock: Arc::clone(&clock) };
+    let scope = Scope { recent: Recent::with_charts(), ..scope(specs) };
+    let doors = Doors { scope, url, broker, store: OnceCell::new(), clock: Arc::clone(&clock) };
     let access = access(&specs.http.auth);
     let (source, outlet) = (Arc::new(doors), Arc::new(outlet));
     dash::router(Parts { source, outlet, settings, access, read_only, clock }, stop)

@@ -6,10 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::verdict::words;
+use crate::clock::Timestamp;
 
 /// Upper bounds of the buckets of waits, in milliseconds; a last bucket holds what is longer.
 pub const WAIT_BOUNDS_MS: [u64; 14] =
     [10, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 900_000, 3_600_000];
+
+/// The last bucket of attempts holds later ones too.
+pub const ATTEMPT_BUCKET_MAX: u8 = 8;
 
 words! {
     /// What is counted. `subject` and `part` of a [`Count`] say of what.
@@ -32,7 +36,10 @@ words! {
         Calls = "calls",
         /// Calls of an endpoint that it refused for its rate limit; part: the tenant.
         RateLimited = "rate_limited",
-        /// Retries of an endpoint; the total is their delays, in microseconds.
+        /// Calls of an endpoint whose end was seen; the total is how long they took, in microseconds.
+        Took = "took",
+        /// Retries of an endpoint; the total is their delays, in microseconds. The bucket is the attempt that failed, at most
+        /// [`ATTEMPT_BUCKET_MAX`].
         Retries = "retries",
         /// Those of them after the third attempt or a later one.
         LateRetries = "late_retries",
@@ -48,7 +55,7 @@ words! {
 pub struct Series {
     /// What is counted.
     pub measure: Measure,
-    /// For waits: the index into [`WAIT_BOUNDS_MS`], or one more. 0 otherwise.
+    /// For waits: the index into [`WAIT_BOUNDS_MS`], or one more. For retries: the attempt. 0 otherwise.
     pub bucket: u8,
     /// A lane or an endpoint, as the measure says.
     pub subject: String,
@@ -80,6 +87,11 @@ pub fn wait_bucket(waited: Duration) -> u8 {
     u8::try_from(bucket).unwrap_or(u8::MAX)
 }
 
+/// The bucket of a retry.
+pub fn attempt_bucket(attempt: u32) -> u8 {
+    u8::try_from(attempt).unwrap_or(u8::MAX).min(ATTEMPT_BUCKET_MAX)
+}
+
 /// How finely time is told apart, and how long it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
@@ -108,6 +120,27 @@ impl Step {
             // a comparison with three days ago looks at a day before that
             Self::Coarse => Duration::from_hours(7 * 24),
         }
+    }
+}
+
+/// A stretch of time, cut into pieces of one length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pieces {
+    /// Which steps are added up.
+    pub step: Step,
+    /// Length of a piece: a whole number of steps. Pieces begin at multiples of it since 1970.
+    pub width: Duration,
+    /// From the step that holds this moment,
+    pub since: Timestamp,
+    /// to before this one.
+    pub until: Timestamp,
+}
+
+impl Pieces {
+    /// Beginning of the piece of this length that holds a moment.
+    pub fn start_of(width: Duration, at: Timestamp) -> Timestamp {
+        let length = i64::try_from(width.as_micros()).unwrap_or(i64::MAX).max(1);
+        Timestamp::from_micros(at.as_micros().div_euclid(length).saturating_mul(length))
     }
 }
 

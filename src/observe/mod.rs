@@ -2,9 +2,11 @@
 
 pub mod documents;
 mod reading;
+pub mod trail;
 pub mod words;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{Broker, BrokerError};
@@ -18,6 +20,7 @@ use crate::policy::pacing::Budgets;
 use crate::store::{State, StateCount, Store, StoreResult, WorkerRow};
 
 pub use reading::{Past, Recent, incidents, past};
+pub use trail::Trails;
 
 /// What there is to look at.
 #[derive(Debug, Clone)]
@@ -89,6 +92,10 @@ pub struct Picture {
     pub paused: Vec<Paused>,
     /// What needs a person, the worst first.
     pub incidents: Vec<Incident>,
+    /// What was counted before.
+    pub past: Arc<Past>,
+    /// The same over time, where charts are wanted.
+    pub trails: Arc<Trails>,
 }
 
 impl Picture {
@@ -104,6 +111,8 @@ impl Picture {
             accounts: Vec::new(),
             paused: Vec::new(),
             incidents: Vec::new(),
+            past: Arc::default(),
+            trails: Arc::default(),
         }
     }
 
@@ -126,10 +135,9 @@ pub async fn look(
         lanes.entry(lane.clone()).or_default().configured = true;
     }
     let mut picture = Picture::unseen(now);
-    let mut before = Past::default();
     picture.store = match store {
         Ok(store) => {
-            let read = read_store(scope, store, &mut picture, &mut lanes, &mut before).await;
+            let read = read_store(scope, store, &mut picture, &mut lanes).await;
             read.map_err(|error| error.to_string())
         }
         Err(why) => Err(why),
@@ -141,7 +149,7 @@ pub async fn look(
     let configured: Vec<_> =
         scope.lanes.iter().filter_map(|lane| lanes.remove(lane).map(|found| (lane.clone(), found))).collect();
     picture.lanes = configured.into_iter().chain(lanes).collect();
-    picture.incidents = incidents(&picture, &before, scope.lease);
+    picture.incidents = incidents(&picture, &picture.past, scope.lease);
     picture
 }
 
@@ -150,7 +158,6 @@ async fn read_store(
     store: &dyn Store,
     picture: &mut Picture,
     lanes: &mut BTreeMap<LaneName, Lane>,
-    before: &mut Past,
 ) -> StoreResult<()> {
     picture.now = store.time().await?;
     for count in store.state_counts().await? {
@@ -176,7 +183,7 @@ async fn read_store(
         }
         picture.workers.push((worker, alive));
     }
-    *before = scope.recent.past(store, picture.now).await?;
+    (picture.past, picture.trails) = scope.recent.read(store, picture.now).await?;
     Ok(())
 }
 

@@ -5,14 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Picture;
+use super::trail::Trails;
 use crate::clock::Timestamp;
 use crate::job::history::{Count, Measure, Series, Step, WAIT_BOUNDS_MS};
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::policy::health::{self, EndpointReading, Incident, LaneReading, Mean, Reading, STUCK_AFTER, SilentWorker};
 use crate::store::{Store, StoreResult};
-
-/// The lane whose jobs somebody waits for, by its name.
-const REALTIME: &str = "realtime";
 
 const LATELY: Duration = Duration::from_mins(5);
 const HALF_AN_HOUR: Duration = Duration::from_mins(30);
@@ -72,8 +70,15 @@ impl Sums {
     }
 
     fn mean(&self, measure: Measure, subject: &str) -> Mean {
-        let Count { count, total } = self.total(measure, subject);
-        Mean { count, mean: Duration::from_micros(total.checked_div(count).unwrap_or(0)) }
+        mean(self.total(measure, subject))
+    }
+
+    /// Of all subjects.
+    fn all(&self, measure: Measure) -> Count {
+        let mut total = Count::default();
+        let of_it = self.0.iter().filter(|((of, _), _)| *of == measure);
+        of_it.flat_map(|(_, parts)| parts).for_each(|(_, _, count)| total.add(*count));
+        total
     }
 
     /// The part with the greatest count, and the count.
@@ -84,21 +89,66 @@ impl Sums {
 
     /// Upper bound of the bucket in which this share of the waits ends; `None` without any.
     fn wait(&self, subject: &str, part: f64) -> Option<Duration> {
-        let mut buckets: Vec<(u8, u64)> =
-            self.of(Measure::Waited, subject).iter().map(|(bucket, _, count)| (*bucket, count.count)).collect();
-        buckets.sort_unstable();
-        let all: u64 = buckets.iter().map(|(_, count)| count).sum();
-        let mut seen = 0;
-        let (bucket, _) = buckets.into_iter().find(|(_, count)| {
-            seen += count;
-            health::share(seen, all) >= part
-        })?;
-        let longest = WAIT_BOUNDS_MS[WAIT_BOUNDS_MS.len() - 1];
-        Some(Duration::from_millis(WAIT_BOUNDS_MS.get(usize::from(bucket)).copied().unwrap_or(longest)))
+        wait(self.of(Measure::Waited, subject).iter().map(|(bucket, _, count)| (*bucket, count.count)).collect(), part)
     }
 
     fn subjects(&self, measure: Measure) -> impl Iterator<Item = &str> {
         self.0.keys().filter(move |(of, _)| *of == measure).map(|(_, subject)| subject.as_str())
+    }
+}
+
+fn mean(Count { count, total }: Count) -> Mean {
+    Mean { count, mean: Duration::from_micros(total.checked_div(count).unwrap_or(0)) }
+}
+
+/// Upper bound of the bucket in which this share of the waits ends, of buckets and their counts; `None` without any.
+pub(super) fn wait(mut buckets: Vec<(u8, u64)>, part: f64) -> Option<Duration> {
+    buckets.sort_unstable();
+    let all: u64 = buckets.iter().map(|(_, count)| count).sum();
+    let mut seen = 0;
+    let (bucket, _) = buckets.into_iter().find(|(_, count)| {
+        seen += count;
+        *count > 0 && health::share(seen, all) >= part
+    })?;
+    let longest = WAIT_BOUNDS_MS[WAIT_BOUNDS_MS.len() - 1];
+    Some(Duration::from_millis(WAIT_BOUNDS_MS.get(usize::from(bucket)).copied().unwrap_or(longest)))
+}
+
+impl Past {
+    /// How long this share of a lane's jobs waited at most, in the last five minutes.
+    pub fn wait(&self, lane: &LaneName, part: f64) -> Option<Duration> {
+        self.lately.wait(lane.as_str(), part)
+    }
+
+    /// 429s a minute of all endpoints: in the last five minutes, and usually, on average of the day before.
+    #[expect(clippy::cast_precision_loss, reason = "rates for people")]
+    pub fn limited(&self) -> (f64, f64) {
+        let a_minute =
+            |sums: &Sums, of: Duration| sums.all(Measure::RateLimited).count as f64 / of.as_secs_f64() * 60.0;
+        (a_minute(&self.lately, LATELY), a_minute(&self.usual, DAY))
+    }
+
+    /// Jobs that ran out of attempts in the last hour, and all that ended.
+    pub fn exhausted(&self) -> (u64, u64) {
+        let ended = |measure| self.hour.all(measure).count;
+        let exhausted = ended(Measure::Exhausted);
+        (exhausted, exhausted + ended(Measure::Succeeded) + ended(Measure::Ended))
+    }
+
+    /// Dead letters that came in the last hour.
+    pub fn died(&self) -> u64 {
+        self.hour.all(Measure::Died).count
+    }
+
+    /// Jobs of a lane and their mean time from publish to end: of the last day, and of the day three days before.
+    pub fn durations(&self, lane: &LaneName) -> (Mean, Mean) {
+        let of = |sums: &Sums| sums.mean(Measure::Duration, lane.as_str());
+        (of(&self.day), of(&self.day_before))
+    }
+
+    /// Retries of the last half hour and their mean delay, and the same half hour a day before.
+    pub fn backoff(&self) -> (Mean, Mean) {
+        (mean(self.half_hour.all(Measure::Retries)), mean(self.half_hour_before.all(Measure::Retries)))
     }
 }
 
@@ -107,21 +157,40 @@ const GOOD_FOR: Duration = Duration::from_secs(10);
 
 /// What was read of the history lately: whoever looks every two seconds need not sum up a day each time.
 #[derive(Debug, Clone, Default)]
-pub struct Recent(Arc<Mutex<Option<(Timestamp, Past)>>>);
+pub struct Recent {
+    known: Arc<Mutex<Option<Read>>>,
+    charts: bool,
+}
+
+/// When, and what.
+type Read = (Timestamp, Arc<Past>, Arc<Trails>);
 
 impl Recent {
-    /// What is known, or is read anew.
+    /// One that also knows what charts show.
+    pub fn with_charts() -> Self {
+        Self { known: Arc::default(), charts: true }
+    }
+
+    /// What is known, or is read anew. Trails are empty where nobody wants charts.
     ///
     /// # Errors
     /// The store did not answer.
-    pub async fn past(&self, store: &dyn Store, now: Timestamp) -> StoreResult<Past> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((_, past)) = known.filter(|(at, _)| *at <= now && now.since(*at) < GOOD_FOR) {
-            return Ok(past);
+    pub async fn read(&self, store: &dyn Store, now: Timestamp) -> StoreResult<(Arc<Past>, Arc<Trails>)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut trails = Arc::default();
+        if let Some((at, past, known)) = known.filter(|(at, ..)| *at <= now) {
+            if now.since(at) < GOOD_FOR {
+                return Ok((past, known));
+            }
+            trails = known;
         }
-        let read = past(store, now).await?;
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, read.clone()));
-        Ok(read)
+        let past = Arc::new(past(store, now).await?);
+        if self.charts {
+            Arc::make_mut(&mut trails).follow(store, now).await?;
+        }
+        let read = (now, Arc::clone(&past), Arc::clone(&trails));
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+        Ok((past, trails))
     }
 }
 
@@ -187,7 +256,7 @@ fn of_lane(picture: &Picture, past: &Past, name: &LaneName, lane: &super::Lane) 
     LaneReading {
         name: name.clone(),
         configured: lane.configured,
-        realtime: subject == REALTIME,
+        realtime: health::is_realtime(name),
         workers: lane.workers,
         work: lane.work(),
         ready: lane.ready,

@@ -144,6 +144,11 @@ pub struct SilentWorker {
     pub over_at: Timestamp,
 }
 
+/// Whether somebody waits for the jobs of this lane: the one of that name.
+pub fn is_realtime(lane: &LaneName) -> bool {
+    lane.as_str() == "realtime"
+}
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

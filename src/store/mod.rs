@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::job::LaneName;
 use crate::job::budget::{Account, Take, Taken};
-use crate::job::history::{Count, Measure, Series, Step};
+use crate::job::history::{Count, Measure, Pieces, Series, Step};
 
 pub use controls::*;
 pub use operations::*;
@@ -43,6 +43,8 @@ pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Most series of one write of counts.
 pub const HISTORY_MAX: usize = 5_000;
+/// Most counts of one reading of pieces of time.
+pub const HISTORY_PIECES_MAX: usize = 20_000;
 
 /// Most rows that one list answers.
 pub const LIST_MAX: usize = 1_000;
@@ -312,6 +314,9 @@ pub trait ReadingStore: Send + Sync + fmt::Debug {
     async fn attempts(&self, instance: Uuid) -> StoreResult<Vec<AttemptRecord>>;
 }
 
+/// What was counted in a piece of time: its beginning, of what, and how much.
+pub type Piece = (Timestamp, Series, Count);
+
 /// Counts by time, of all workers together: what incidents and charts go by where there is no Prometheus.
 #[async_trait]
 pub trait HistoryStore: Send + Sync + fmt::Debug {
@@ -327,6 +332,10 @@ pub trait HistoryStore: Send + Sync + fmt::Debug {
         until: Timestamp,
         measures: &[Measure],
     ) -> StoreResult<Vec<(Series, Count)>>;
+
+    /// The same apart for each piece of time, parts together: at most `limit` counts, the latest pieces first. `at` is where
+    /// a piece begins.
+    async fn history_pieces(&self, pieces: Pieces, measures: &[Measure], limit: usize) -> StoreResult<Vec<Piece>>;
 
     /// Forgets what is older than its step is kept ([`Step::kept`]), at most `limit` of each; answers how many.
     async fn purge_history(&self, now: Timestamp, limit: usize) -> StoreResult<u64>;

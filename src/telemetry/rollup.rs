@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::series::{OTHER, TENANT_LABELS_MAX};
 use crate::job::event::{AttemptEvent, AttemptNext, Event};
-use crate::job::history::{Count, Measure, Series, wait_bucket};
+use crate::job::history::{Count, Measure, Series, attempt_bucket, wait_bucket};
 use crate::job::verdict::{Class, DeadReason};
 use crate::job::{EndpointName, Job, LaneName};
 
@@ -82,13 +82,14 @@ impl Counts {
     fn attempt(&mut self, event: &AttemptEvent) {
         self.called(&event.job, event.class);
         let (lane, endpoint) = (&event.job.lane, &event.job.endpoint);
+        self.add(Measure::Took, 0, endpoint.as_str(), "", timed(event.duration));
         match &event.next {
             AttemptNext::Done { job_duration } => {
                 self.add(Measure::Succeeded, 0, lane.as_str(), "", one());
                 self.add(Measure::Duration, 0, lane.as_str(), "", timed(*job_duration));
             }
             AttemptNext::Retry { delay, .. } => {
-                self.add(Measure::Retries, 0, endpoint.as_str(), "", timed(*delay));
+                self.add(Measure::Retries, attempt_bucket(event.attempt), endpoint.as_str(), "", timed(*delay));
                 if event.attempt >= LATE_ATTEMPT {
                     self.add(Measure::LateRetries, 0, endpoint.as_str(), "", one());
                 }

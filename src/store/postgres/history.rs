@@ -4,9 +4,10 @@ use sqlx::PgPool;
 
 use super::begin;
 use crate::clock::Timestamp;
-use crate::job::history::{Count, Measure, Series, Step};
+use crate::job::history::{Count, Measure, Pieces, Series, Step};
+use crate::store::Piece;
 use crate::store::fault::{Answer, limit as rows_limit};
-use crate::store::record::{SumRecord, count_of, seconds_of, step_of};
+use crate::store::record::{PieceRecord, SumRecord, count_of, micros_of, seconds_of, step_of};
 
 // in the order of the key, so that two workers that write the same rows do not wait for each other in a circle
 const ADD: &str = "\
@@ -21,6 +22,11 @@ const SUMS: &str = "\
     SELECT measure, bucket, subject, part, sum(count)::bigint AS count, sum(total)::bigint AS total FROM history
     WHERE seconds = $1 AND at >= $2 AND at < $3 AND measure = ANY($4)
     GROUP BY measure, bucket, subject, part";
+const PIECES: &str = "\
+    SELECT at - at % $5 AS start, measure, bucket, subject, '' AS part,
+        sum(count)::bigint AS count, sum(total)::bigint AS total
+    FROM history WHERE seconds = $1 AND at >= $2 AND at < $3 AND measure = ANY($4)
+    GROUP BY start, measure, bucket, subject ORDER BY start DESC, measure, bucket, subject LIMIT $6";
 const PURGE: &str = "\
     DELETE FROM history WHERE ctid = ANY(ARRAY(SELECT ctid FROM history WHERE seconds = $1 AND at < $2 LIMIT $3))";
 
@@ -58,6 +64,19 @@ pub async fn sums(
         .fetch_all(pool)
         .await?;
     Ok(records.into_iter().filter_map(SumRecord::counted).collect())
+}
+
+pub async fn pieces(pool: &PgPool, pieces: Pieces, measures: &[Measure], limit: usize) -> Answer<Vec<Piece>> {
+    let records: Vec<PieceRecord> = sqlx::query_as(PIECES)
+        .bind(seconds_of(pieces.step))
+        .bind(step_of(pieces.step, pieces.since).as_micros())
+        .bind(pieces.until.as_micros())
+        .bind(measures.iter().map(|measure| measure.as_str()).collect::<Vec<_>>())
+        .bind(micros_of(pieces.width))
+        .bind(rows_limit(limit))
+        .fetch_all(pool)
+        .await?;
+    Ok(records.into_iter().filter_map(PieceRecord::piece).collect())
 }
 
 pub async fn purge(pool: &PgPool, now: Timestamp, limit: usize) -> Answer<u64> {

@@ -1,9 +1,12 @@
 //! Counts by time, as both databases store them.
 
+use std::time::Duration;
+
 use sqlx::FromRow;
 
 use crate::clock::Timestamp;
 use crate::job::history::{Count, Measure, Series, Step};
+use crate::store::Piece;
 
 /// A sum over a stretch of time.
 #[derive(Debug, FromRow)]
@@ -24,6 +27,27 @@ impl SumRecord {
         let count = Count { count: self.count.unsigned_abs(), total: self.total.unsigned_abs() };
         Some((Series { measure, bucket, subject: self.subject, part: self.part }, count))
     }
+}
+
+/// A sum of one piece of time.
+#[derive(Debug, FromRow)]
+pub struct PieceRecord {
+    pub start: i64,
+    #[sqlx(flatten)]
+    pub sum: SumRecord,
+}
+
+impl PieceRecord {
+    /// What was counted; `None` for a measure of a newer version.
+    pub fn piece(self) -> Option<Piece> {
+        let (series, count) = self.sum.counted()?;
+        Some((Timestamp::from_micros(self.start), series, count))
+    }
+}
+
+/// A length of time as it is stored; never 0, because one divides by it.
+pub fn micros_of(length: Duration) -> i64 {
+    i64::try_from(length.as_micros()).unwrap_or(i64::MAX).max(1)
 }
 
 /// A count as it is stored.

@@ -5,9 +5,10 @@ use sqlx::QueryBuilder;
 use super::begin;
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
-use crate::job::history::{Count, Measure, Series, Step};
+use crate::job::history::{Count, Measure, Pieces, Series, Step};
+use crate::store::Piece;
 use crate::store::fault::{Answer, limit as rows_limit};
-use crate::store::record::{SumRecord, count_of, seconds_of, step_of};
+use crate::store::record::{PieceRecord, SumRecord, count_of, micros_of, seconds_of, step_of};
 
 const ADD: &str = "\
     INSERT INTO history (seconds, at, measure, bucket, subject, part, count, total) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -57,6 +58,26 @@ pub async fn sums(
     query.push(") GROUP BY measure, bucket, subject, part");
     let records: Vec<SumRecord> = query.build_query_as().fetch_all(&db.read).await?;
     Ok(records.into_iter().filter_map(SumRecord::counted).collect())
+}
+
+pub async fn pieces(db: &Sqlite, pieces: Pieces, measures: &[Measure], limit: usize) -> Answer<Vec<Piece>> {
+    let mut query = QueryBuilder::new("SELECT at - at % ");
+    query.push_bind(micros_of(pieces.width));
+    query.push(
+        " AS start, measure, bucket, subject, '' AS part, sum(count) AS count, sum(total) AS total FROM history \
+         WHERE seconds = ",
+    );
+    query.push_bind(seconds_of(pieces.step));
+    query.push(" AND at >= ").push_bind(step_of(pieces.step, pieces.since).as_micros());
+    query.push(" AND at < ").push_bind(pieces.until.as_micros()).push(" AND measure IN (");
+    let mut list = query.separated(", ");
+    for measure in measures {
+        list.push_bind(measure.as_str());
+    }
+    query.push(") GROUP BY start, measure, bucket, subject ORDER BY start DESC, measure, bucket, subject LIMIT ");
+    query.push_bind(rows_limit(limit));
+    let records: Vec<PieceRecord> = query.build_query_as().fetch_all(&db.read).await?;
+    Ok(records.into_iter().filter_map(PieceRecord::piece).collect())
 }
 
 pub async fn purge(db: &Sqlite, now: Timestamp, limit: usize) -> Answer<u64> {

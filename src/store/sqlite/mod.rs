@@ -26,7 +26,7 @@ use super::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
     CancelAnswer, Claim, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
     HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, OperationStore,
-    Payload, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore,
+    Payload, Piece, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore,
     SlotUse, StateCount, StepWish, Stepped, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow,
     WorkerStore,
 };
@@ -34,7 +34,7 @@ use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::LaneName;
 use crate::job::budget::{Account, Take, Taken};
-use crate::job::history::{Count, Measure, Series, Step};
+use crate::job::history::{Count, Measure, Pieces, Series, Step};
 use crate::job::operation::{Action, Group, NewOperation, Operation, Selection};
 
 /// A store in an SQLite file.
@@ -156,6 +156,10 @@ impl HistoryStore for SqliteStore {
         measures: &[Measure],
     ) -> StoreResult<Vec<(Series, Count)>> {
         self.run("read history", history::sums(&self.db, step, since, until, measures)).await
+    }
+
+    async fn history_pieces(&self, pieces: Pieces, measures: &[Measure], limit: usize) -> StoreResult<Vec<Piece>> {
+        self.run("read history", history::pieces(&self.db, pieces, measures, limit)).await
     }
 
     async fn purge_history(&self, now: Timestamp, limit: usize) -> StoreResult<u64> {

@@ -8,13 +8,13 @@ use futures_util::future::BoxFuture;
 use lanes::clock::Timestamp;
 use lanes::job::LaneName;
 use lanes::job::budget::{Account, Take, Taken};
-use lanes::job::history::{Count, Measure, Series, Step};
+use lanes::job::history::{Count, Measure, Pieces, Series, Step};
 use lanes::job::operation::{Action, Group, NewOperation, Operation, Selection};
 use lanes::store::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
     CancelAnswer, Claim, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
     HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, OperationStore,
-    Payload, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore,
+    Payload, Piece, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore,
     SlotUse, StateCount, StepWish, Stepped, Store, StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim,
     WorkerId, WorkerRow, WorkerStore,
 };
@@ -192,6 +192,11 @@ impl HistoryStore for Weather {
     ) -> StoreResult<Vec<(Series, Count)>> {
         self.meet(Asked::Other).await?;
         self.store.history(step, since, until, measures).await
+    }
+
+    async fn history_pieces(&self, pieces: Pieces, measures: &[Measure], limit: usize) -> StoreResult<Vec<Piece>> {
+        self.meet(Asked::Other).await?;
+        self.store.history_pieces(pieces, measures, limit).await
     }
 
     async fn purge_history(&self, now: Timestamp, limit: usize) -> StoreResult<u64> {

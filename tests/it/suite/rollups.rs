@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lanes::clock::Timestamp;
-use lanes::job::history::{Count, Measure, Series, Step};
+use lanes::job::history::{Count, Measure, Pieces, Series, Step};
 
 use super::store::{Bench, on_every_store};
 
@@ -12,6 +12,7 @@ on_every_store! {
     a_sum_is_of_its_stretch_of_time,
     both_steps_are_kept_as_long_as_they_say,
     many_workers_count_together,
+    pieces_of_time_are_told_apart,
 }
 
 /// Begins a minute.
@@ -109,4 +110,38 @@ async fn many_workers_count_together(bench: Bench) {
     let found = sums(&bench, Step::Coarse, at(0), at(60), &[Measure::Calls]).await;
     assert_eq!(found.len(), 50);
     assert!(found.iter().all(|(_, sum)| *sum == count(80, 160)), "{found:?}");
+}
+
+async fn pieces_of_time_are_told_apart(bench: Bench) {
+    let took = series(Measure::Took, "crm", "");
+    for seconds in [0, 30, 119, 120, 600] {
+        add(
+            &bench,
+            at(seconds),
+            &[(took.clone(), count(1, seconds)), (series(Measure::Ended, "bulk", ""), count(9, 0))],
+        )
+        .await;
+    }
+    add(&bench, at(121), &[(series(Measure::Calls, "crm", "acme"), count(2, 0))]).await;
+    add(&bench, at(122), &[(series(Measure::Calls, "crm", "globex"), count(3, 0))]).await;
+    let read = async |pieces, measures: &[Measure], limit| {
+        let found = bench.store.history_pieces(pieces, measures, limit).await.expect("read");
+        found
+            .into_iter()
+            .map(|(start, series, sum)| {
+                assert_eq!(series.part, "", "parts are added up");
+                (start.since(START).as_secs(), series.measure, sum.count, sum.total)
+            })
+            .collect::<Vec<_>>()
+    };
+    let pieces = Pieces { step: Step::Coarse, width: Duration::from_mins(2), since: at(0), until: at(600) };
+    let both = [Measure::Took, Measure::Calls];
+    let expected = [(120, Measure::Calls, 5, 0), (120, Measure::Took, 1, 120), (0, Measure::Took, 3, 149)];
+    assert_eq!(read(pieces, &both, 10).await, expected);
+    assert_eq!(read(pieces, &both, 2).await, expected[..2], "the latest first");
+    assert_eq!(read(pieces, &[], 10).await, []);
+    let fine = Pieces { step: Step::Fine, width: Step::Fine.length(), since: at(25), until: at(601) };
+    let fine: Vec<u64> = read(fine, &[Measure::Took], 10).await.into_iter().map(|(start, ..)| start).collect();
+    assert_eq!(fine, [600, 120, 110, 30]);
+    assert_eq!(Pieces::start_of(Duration::from_hours(6), at(0)).as_micros() % 21_600_000_000, 0);
 }
