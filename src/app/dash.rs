@@ -17,6 +17,7 @@ use crate::clock::SharedClock;
 use crate::config::specs::{AuthMode, AuthSpec, UserRole, UserSpec};
 use crate::config::{Loaded, Specs};
 use crate::dash::access::{Access, Passwords, Proxy, Role, Tokens, User};
+use crate::dash::place::Place;
 use crate::dash::{self, Parts, Setting, Settings, Source};
 use crate::governor::operator;
 use crate::http::{Server, status};
@@ -116,7 +117,8 @@ pub(super) fn router(feed: Feed<'_>, read_only: bool, stop: &CancellationToken) 
     let doors = Doors { scope, url, broker, store: OnceCell::new(), clock: Arc::clone(&clock) };
     let access = access(&specs.http.auth);
     let (source, outlet) = (Arc::new(doors), Arc::new(outlet));
-    dash::router(Parts { source, outlet, settings, access, read_only, clock }, stop)
+    let place = Place { base: specs.http.base_path.clone(), environment: specs.http.environment.clone() };
+    dash::router(Parts { source, outlet, settings, access, read_only, place, clock }, stop)
 }
 
 fn access(spec: &AuthSpec) -> Access {

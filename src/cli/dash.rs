@@ -46,14 +46,15 @@ pub async fn run(globals: &Globals, args: DashArgs) -> Result<Exit, CliError> {
     let mut signals = listened.map_err(|error| CliError::failed(format!("cannot listen to signals: {error}")))?;
     let (bound, address) = oneshot::channel();
     let (listen, clock) = (args.listen.unwrap_or(ctx.specs.http.listen), ctx.shared_clock());
+    let base = loaded.specs.http.base_path.clone();
     let (asked, read_only, telemetry) = (stop.clone(), args.read_only, ctx.telemetry.clone());
     let serving =
         tokio::spawn(async move { app::run_dash(&loaded, listen, read_only, &telemetry, &clock, bound, asked).await });
     if let Ok(address) = address.await {
         if ctx.out.is_json() {
-            ctx.out.document(&json!({ "schema": 1, "url": format!("http://{address}/") }))?;
+            ctx.out.document(&json!({ "schema": 1, "url": format!("http://{address}{base}/") }))?;
         } else {
-            ctx.out.line(format_args!("dashboard http://{address}/"))?;
+            ctx.out.line(format_args!("dashboard http://{address}{base}/"))?;
         }
         ctx.out.flush()?;
         signals.next().await;

@@ -13,6 +13,11 @@ use super::value::{Word, flag, list, socket_address, text, word};
 
 /// Shorter tokens can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
+/// Longest base path, and most characters of an environment's name.
+const BASE_PATH_BYTES_MAX: usize = 100;
+const ENVIRONMENT_MAX: usize = 30;
+/// What the server answers beside the dashboard.
+const PROBES: [&str; 3] = ["metrics", "healthz", "readyz"];
 const MODES: &[(&str, AuthMode)] =
     &[("none", AuthMode::None), ("token", AuthMode::Token), ("basic", AuthMode::Basic), ("proxy", AuthMode::Proxy)];
 const ROLES: &[(&str, UserRole)] =
@@ -23,6 +28,8 @@ pub fn http(root: &Reader<'_>) -> HttpSpec {
     root.table("http", |table| {
         let listen = table.get_or("listen", ([127, 0, 0, 1], 9464).into(), socket_address);
         let enabled = table.get_or("enabled", true, flag);
+        let base_path = table.get_or("base_path", String::new(), base_path);
+        let environment = table.get_or("environment", String::new(), environment);
         let auth = table.table("auth", auth);
         if enabled && !listen.ip().is_loopback() && auth.mode == AuthMode::None {
             table.warn(
@@ -31,7 +38,7 @@ pub fn http(root: &Reader<'_>) -> HttpSpec {
                  /readyz are served there, and no dashboard; set http.auth for that",
             );
         }
-        HttpSpec { listen, enabled, auth }
+        HttpSpec { listen, enabled, base_path, environment, auth }
     })
 }
 
@@ -85,6 +92,39 @@ fn check(mode: AuthMode, secret: &Secret) -> Result<(), Fault> {
         }
         _ => Ok(()),
     }
+}
+
+/// A path that begins every path of the dashboard; one `/` at its end means nothing.
+fn base_path(node: &Node) -> Result<String, Fault> {
+    let given = text(node)?;
+    let path = given.strip_suffix('/').unwrap_or(&given);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    let is_part = |part: &str| !part.is_empty() && part.chars().all(plain) && !part.chars().all(|c| c == '.');
+    if path.is_empty() {
+        return Ok(String::new());
+    }
+    let is_path = path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_part));
+    if !is_path || path.len() > BASE_PATH_BYTES_MAX {
+        return Err(Fault::new(format!(
+            "{given:?} is not a path that begins with / and holds only letters, digits and -._~"
+        ))
+        .help("write it like \"/lanes\""));
+    }
+    let first = path.split('/').nth(1).unwrap_or_default();
+    if PROBES.contains(&first) {
+        return Err(
+            Fault::new(format!("/{first} is asked for by machines")).help("choose another path, like \"/lanes\"")
+        );
+    }
+    Ok(path.to_owned())
+}
+
+fn environment(node: &Node) -> Result<String, Fault> {
+    let name = text(node)?.trim().to_owned();
+    if name.chars().count() > ENVIRONMENT_MAX || name.chars().any(char::is_control) {
+        return Err(Fault::new(format!("is longer than {ENVIRONMENT_MAX} characters, or holds what cannot be shown")));
+    }
+    Ok(name)
 }
 
 fn header_name(node: &Node) -> Result<HeaderName, Fault> {

@@ -62,6 +62,10 @@ pub struct HttpSpec {
     pub enabled: bool,
     /// Who may see the dashboard.
     pub auth: AuthSpec,
+    /// Begins every path of the dashboard: empty, or like `/lanes`.
+    pub base_path: String,
+    /// What the installation is called, shown on every page; empty = nothing.
+    pub environment: String,
 }
 
 /// How people are asked who they are.

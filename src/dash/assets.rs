@@ -7,6 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 
 use super::access::{hex, sha256};
+use super::place::link;
 
 /// Kept for a year, which is for ever: another version has another name.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
@@ -26,7 +27,7 @@ impl Asset {
 
     /// Where it is.
     pub fn url(&self) -> String {
-        format!("/assets/{}", self.name)
+        link(format!("/assets/{}", self.name))
     }
 }
 
@@ -36,13 +37,16 @@ pub(super) static STYLE: LazyLock<Asset> =
 /// What keeps pages up to date.
 pub(super) static SCRIPT: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("dash", "js", "text/javascript; charset=utf-8", include_str!("assets/dash.js")));
+/// What keeps the theme that somebody has chosen.
+pub(super) static THEME: LazyLock<Asset> =
+    LazyLock::new(|| Asset::new("theme", "js", "text/javascript; charset=utf-8", include_str!("assets/theme.js")));
 /// The icon.
 pub(super) static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("lanes", "svg", "image/svg+xml", include_str!("assets/lanes.svg")));
 
 /// `GET /assets/{name}`
 pub(super) async fn serve(Path(name): Path<String>) -> Response {
-    let found = [&*STYLE, &*SCRIPT, &*ICON].into_iter().find(|asset| asset.name == name);
+    let found = [&*STYLE, &*SCRIPT, &*THEME, &*ICON].into_iter().find(|asset| asset.name == name);
     let Some(asset) = found else { return StatusCode::NOT_FOUND.into_response() };
     ([(header::CONTENT_TYPE, asset.content_type), (header::CACHE_CONTROL, FOR_EVER)], asset.text).into_response()
 }

@@ -10,12 +10,12 @@ use axum::http::{HeaderName, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse};
 use futures_util::stream;
-use maud::{Markup, html};
+use maud::{Markup, PreEscaped, html};
 use serde::Deserialize;
 
 use super::access::{Role, User};
 use super::live::Snapshot;
-use super::{Shared, pages};
+use super::{Shared, pages, place};
 use crate::job::{LaneName, Tenant};
 
 /// A comment keeps the connection open when there is nothing to tell.
@@ -70,6 +70,16 @@ impl View {
             Self::Health => return None,
         })
     }
+
+    /// What of it is drawn from the history.
+    fn charts(&self, seen: &Snapshot) -> Option<Markup> {
+        Some(match self {
+            Self::Overview => pages::trends::overview(seen),
+            Self::Lane(lane) => pages::trends::of_lane(seen, lane),
+            Self::Limits(wish) => pages::trends::of_limits(seen, wish),
+            _ => return None,
+        })
+    }
 }
 
 /// `GET /events`
@@ -81,29 +91,36 @@ pub(super) async fn stream(
     let Some(view) = View::of(&wish) else {
         return (StatusCode::NOT_FOUND, "There is no such view.\n").into_response();
     };
-    let Ok(place) = Arc::clone(&dash.streams).try_acquire_owned() else {
+    let Ok(seat) = Arc::clone(&dash.streams).try_acquire_owned() else {
         let later = [(header::RETRY_AFTER, "30")];
         return (StatusCode::SERVICE_UNAVAILABLE, later, "Too many tabs are live.\n").into_response();
     };
-    let start = (dash.live.watch(), (view, user.role), dash.stop.clone(), place);
-    let events = stream::unfold(start, async |(mut watching, view, stop, place)| {
+    let start = (dash.live.watch(), (view, user.role, place::here()), String::new(), (dash.stop.clone(), seat));
+    let events = stream::unfold(start, async |(mut watching, shown, mut drawn, (stop, seat))| {
         let seen = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
             seen = watching.next() => seen?,
         };
-        let event = event(&view.0, &seen, view.1);
-        Some((Ok::<_, Infallible>(event), (watching, view, stop, place)))
+        let (view, role, place) = &shown;
+        let event = place::within(place, || event(view, &seen, *role, &mut drawn));
+        Some((Ok::<_, Infallible>(event), (watching, shown, drawn, (stop, seat))))
     });
     let headers = [(HeaderName::from_static("x-accel-buffering"), "no"), (header::CACHE_CONTROL, "no-store")];
     (headers, Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response()
 }
 
-fn event(view: &View, seen: &Snapshot, role: Role) -> Event {
+/// What is new; charts only where they differ from those that were drawn last.
+fn event(view: &View, seen: &Snapshot, role: Role, drawn: &mut String) -> Event {
+    let charts = view.charts(seen).map(Markup::into_string).filter(|charts| charts != drawn);
     let page = html! {
         (pages::health(Some(seen)))
         @if let Some(body) = view.render(seen, role) { div #live { (body) } }
+        @if let Some(charts) = &charts { div #charts { (PreEscaped(charts)) } }
     };
+    if let Some(charts) = &charts {
+        drawn.clone_from(charts);
+    }
     // a carriage return would end a line of the stream
     let data = page.into_string().replace('\r', " ");
     Event::default().event("page").id(seen.number.to_string()).retry(RETRY).data(data)

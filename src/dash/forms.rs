@@ -12,6 +12,7 @@ use super::access::User;
 use super::acts::{Act, Done, Refused, handle, speaker};
 use super::pages::ask;
 use super::pages::parts::query;
+use super::place::link;
 use super::{Shared, pages};
 use crate::governor::operator::Wish;
 use crate::job::budget::Account;
@@ -124,7 +125,7 @@ async fn act(dash: &Shared, user: &User, fields: &Fields, act: Result<Act, Refus
     match done {
         Ok(done) => {
             let page = if fields.get("from") == "overview" { "/?".to_owned() } else { page };
-            Redirect::to(&format!("{page}done={}", done.word())).into_response()
+            Redirect::to(&link(format!("{page}done={}", done.word()))).into_response()
         }
         Err(refused) => pages::refused(&refused),
     }
@@ -256,7 +257,7 @@ pub(super) async fn edit(
     let text = fields.raw("body").to_owned();
     let by = speaker(&user, Source::Page, fields.get("note"));
     match dash.act(Act::Edit(handle, text.clone()), &by).await {
-        Ok(done) => Redirect::to(&format!("/jobs/{handle}?done={}", done.word())).into_response(),
+        Ok(done) => Redirect::to(&link(format!("/jobs/{handle}?done={}", done.word()))).into_response(),
         Err(refused) if refused.status == StatusCode::NOT_FOUND => pages::refused(&refused),
         Err(refused) => ask::edit_again(&dash, &user, handle, &text, &refused).await,
     }

@@ -13,6 +13,7 @@ mod live;
 mod login;
 pub mod mask;
 mod pages;
+pub mod place;
 pub mod routes;
 
 use std::fmt;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::access::Access;
 use self::live::Live;
+use self::place::Place;
 use crate::clock::{self, SharedClock};
 use crate::governor::operator::jobs::Outlet;
 use crate::observe::{Picture, Scope};
@@ -64,6 +66,8 @@ pub struct Parts {
     pub access: Access,
     /// Nobody may do more than look.
     pub read_only: bool,
+    /// Where it is served, and what the installation is called.
+    pub place: Place,
     /// Time.
     pub clock: SharedClock,
 }
@@ -128,10 +132,11 @@ impl Dash {
 
 /// The dashboard's routes; what feeds them ends at `stop`, as do the streams of open tabs.
 pub fn router(parts: Parts, stop: &CancellationToken) -> Router {
-    let Parts { source, outlet, settings, access, read_only, clock } = parts;
+    let Parts { source, outlet, settings, access, read_only, place, clock } = parts;
     let live = Arc::new(Live::new(clock));
     tokio::spawn(Arc::clone(&live).run(Arc::clone(&source), stop.clone()));
     let (reads, streams) = (Semaphore::new(READS_MAX), Arc::new(Semaphore::new(STREAMS_MAX)));
     let stop = stop.clone();
-    routes::router(Arc::new(Dash { source, outlet, settings, access, read_only, live, reads, streams, stop }))
+    let dash = Dash { source, outlet, settings, access, read_only, live, reads, streams, stop };
+    routes::placed(routes::router(Arc::new(dash)), place)
 }

@@ -1,10 +1,14 @@
 //! Every route of the dashboard as data: who may use it and what answers.
 
+use std::sync::Arc;
+
 use axum::extract::DefaultBodyLimit;
+use axum::response::Redirect;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware};
 
 use super::access::Role;
+use super::place::{self, Place};
 use super::{Shared, api, assets, events, forms, guard, login, pages};
 
 /// Most bytes of a request's body.
@@ -45,6 +49,7 @@ pub const ROUTES: &[Route] = &[
     page("/tenant", Role::Viewer, || get(pages::tenant::show)),
     page("/audit", Role::Viewer, || get(pages::audit::show)),
     page("/settings", Role::Viewer, || get(pages::settings::show)),
+    page("/help", Role::Viewer, || get(pages::help::show)),
     page("/events", Role::Viewer, || get(events::stream)),
     // what asks changes nothing, and is for those who may
     page("/pause", Role::Operator, || get(pages::ask::pause)),
@@ -100,4 +105,17 @@ pub(super) fn router(dash: Shared) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::map_response(guard::add_headers))
         .with_state(dash)
+}
+
+/// A router at its place: below the base path, where there is one; what asks for the root is sent there.
+pub(super) fn placed(router: Router, place: Place) -> Router {
+    let base = place.base.clone();
+    let router = router.layer(middleware::from_fn_with_state(Arc::new(place), place::at));
+    if base.is_empty() {
+        return router;
+    }
+    let start = format!("{base}/");
+    let to_start = move || async move { Redirect::temporary(&start) };
+    // nested as a service: routes, guards and handlers see paths without the base
+    Router::new().route("/", get(to_start)).nest_service(&base, router)
 }

@@ -9,12 +9,14 @@
 
 const { spawn } = require("node:child_process");
 const { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } = require("node:fs");
+const { gzipSync } = require("node:zlib");
 const { tmpdir } = require("node:os");
 const { join } = require("node:path");
 
 const [base, directory, axe] = process.argv.slice(2);
 const PATIENCE = 20000;
 const LIVE_WITHIN = 5000;
+const GZIP_MAX = 60 * 1024;
 const VIEWS = [
   { name: "light", width: 1200, scheme: "light" },
   { name: "dark", width: 1200, scheme: "dark" },
@@ -24,7 +26,7 @@ const VIEWS = [
 const problems = [];
 
 const profile = mkdtempSync(join(tmpdir(), "lanes-browser-"));
-const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"];
+const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--disable-background-networking"];
 const browser = spawn("chromium", [...flags, "--remote-debugging-pipe", `--user-data-dir=${profile}`, "about:blank"], {
   stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
   detached: true, // a group of its own: its helpers go with it, and write nothing into the profile that is removed
@@ -114,8 +116,57 @@ async function look(tab, path, view) {
     for (const violation of found ?? ["axe did not run"]) problems.push(`${at}: ${violation}`);
   }
   const { data } = await tab.call("Page.captureScreenshot", { captureBeyondViewport: true });
-  const name = path.split("?")[0].replace(/[0-9a-f]{8}-[0-9a-f-]+/, "one").replace(/\W+/g, "-").replace(/^-|-$/g, "");
+  const name = path.replace("?name=globex", "").replace(/[0-9a-f]{8}-[0-9a-f-]+/, "one").replace(/\W+/g, "-").replace(/^-|-$/g, "");
   writeFileSync(join(directory, `${name || "overview"}-${view.name}.png`), Buffer.from(data, "base64"));
+}
+
+// Keys lead where the help says they do.
+async function keys(tab) {
+  const size = { width: 1200, height: 900, deviceScaleFactor: 1, mobile: false };
+  await tab.call("Emulation.setDeviceMetricsOverride", size);
+  const press = async (key) => {
+    await tab.call("Input.dispatchKeyEvent", { type: "keyDown", key, text: key.length === 1 ? key : undefined });
+    await tab.call("Input.dispatchKeyEvent", { type: "keyUp", key });
+  };
+  const expect = async (what, expression) => {
+    if (!(await tab.until(expression, LIVE_WITHIN))) problems.push(`keys: ${what}`);
+  };
+  await tab.go("/");
+  await press("g");
+  await press("l");
+  await expect("g l leads to the lanes", `location.pathname === "/lanes" && document.readyState === "complete"`);
+  await expect("it is live", `document.getElementById("age")?.textContent.includes("live")`);
+  await press("j");
+  await expect("j is on the first row", `document.activeElement.closest("tr")?.rowIndex === 1`);
+  await press("j");
+  await press("k");
+  await expect("k goes back", `document.activeElement.closest("tr")?.rowIndex === 1`);
+  await press("p");
+  await expect("p pauses updates", `document.getElementById("age").textContent.includes("updates paused")`);
+  await press("p");
+  await expect("p goes on", `!document.getElementById("age").textContent.includes("paused")`);
+  await press("t");
+  await expect("t is dark first", `document.documentElement.dataset.theme === "dark" && localStorage.getItem("lanes-theme") === "dark"`);
+  await press("?");
+  await expect("? opens the help", `document.getElementById("help").open`);
+  await tab.ask(`document.getElementById("help").close(); true`);
+  await press("/");
+  await expect("/ leads to the filter of jobs", `location.pathname === "/jobs" && document.activeElement?.id === "q"`);
+  const theme = await tab.ask("document.documentElement.dataset.theme");
+  if (theme !== "dark") problems.push(`keys: the theme is not kept but ${theme}`);
+  await tab.ask(`localStorage.removeItem("lanes-theme"); true`);
+  await press("g");
+  await press("o");
+  const typed = await tab.ask(`document.activeElement.value`);
+  if (typed !== "go") problems.push(`keys: what is typed into a box is ${typed}`);
+}
+
+// Everything that makes pages look and move is small.
+async function weigh(tab) {
+  const texts = await tab.ask(`Promise.all([...document.querySelectorAll("link[rel=stylesheet], script[src]")]
+    .map((one) => fetch(one.href ?? one.src).then((answer) => answer.text())))`);
+  const bytes = (texts ?? []).reduce((sum, text) => sum + gzipSync(text).length, 0);
+  if (!texts?.length || bytes > GZIP_MAX) problems.push(`script and style are ${bytes} bytes, gzipped`);
 }
 
 async function main() {
@@ -123,13 +174,15 @@ async function main() {
   const tab = await open();
   await tab.go("/dead");
   const job = await tab.ask(`document.querySelector("a[href^='/jobs/']")?.getAttribute("href") ?? "/jobs"`);
-  const pages = ["/", "/lanes", "/lanes/bulk", "/jobs", job, "/limits", "/dead", "/workers", "/tenant?name=globex"];
+  const pages = ["/", "/lanes", "/lanes/bulk", "/jobs", job, "/limits", "/dead", "/workers", "/tenant?name=globex", "/limits?endpoint=crm", "/help"];
   for (const view of VIEWS) {
     const size = { width: view.width, height: 900, deviceScaleFactor: 1, mobile: view.width < 600 };
     await tab.call("Emulation.setDeviceMetricsOverride", size);
     await tab.call("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: view.scheme }] });
     for (const path of pages) await look(tab, path, view);
   }
+  await keys(tab);
+  await weigh(tab);
   await tab.go("/");
   await tab.call("Input.dispatchKeyEvent", { type: "keyDown", key: "Tab", code: "Tab", windowsVirtualKeyCode: 9 });
   const first = await tab.ask("document.activeElement.className");

@@ -31,7 +31,14 @@ fn every_page_works_in_a_browser() {
 
     let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/dash.js");
-    let looked = Command::new("node").arg(script).arg(url).arg(&pictures).output();
+    let axe = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/foreign-node/node_modules/axe-core/axe.min.js");
+    assert!(
+        axe.is_file(),
+        "{} is missing, which finds what people with disabilities cannot use: run scripts/test once, or\n\
+         npm install --no-save --no-package-lock --prefix target/foreign-node axe-core@4.14.1",
+        axe.display()
+    );
+    let looked = Command::new("node").arg(script).arg(url).arg(&pictures).arg(&axe).output();
     let looked = looked.expect("node runs: apt-get install nodejs");
     let said = String::from_utf8_lossy(&looked.stdout);
     assert!(

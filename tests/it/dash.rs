@@ -2,7 +2,9 @@
 
 mod acts;
 mod api;
+mod found;
 mod html;
+mod placed;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -19,17 +21,19 @@ use hyper::{Request, Response, StatusCode};
 use lanes::broker::memory::MemoryBroker;
 use lanes::clock::{Clock as _, SharedClock, SystemClock, Timestamp};
 use lanes::dash::access::{Access, Proxy, Role, Tokens, User};
+use lanes::dash::place::Place;
 use lanes::dash::routes::ROUTES;
 use lanes::dash::{self, Parts, Setting, Settings, Source};
 use lanes::governor::operator::jobs::Outlet;
+use lanes::job::history::{Count, Measure, Series};
 use lanes::job::verdict::{DeadReason, WaitReason};
 use lanes::job::{DedupKey, EndpointName, Identity, JobId, LaneName, NewJob, Tenant};
 use lanes::observe::{self, Picture, Recent, Scope};
 use lanes::policy::pacing::{Budgets, EndpointBudget};
 use lanes::store::sqlite::SqliteStore;
 use lanes::store::{
-    AttemptRecord, ClaimContext, FreshClaim, JobStore as _, Letter, LetterStore as _, Next, Payload, RawLetter,
-    Settlement, Store, WorkerStore as _,
+    AttemptRecord, ClaimContext, FreshClaim, HistoryStore as _, JobStore as _, Letter, LetterStore as _, Next, Payload,
+    RawLetter, Settlement, Store, WorkerStore as _,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -211,16 +215,31 @@ async fn fill(store: &SqliteStore, now: Timestamp) {
         .bury(&[RawLetter { letter, payload: Payload { meta: "{}".into(), body: body.into() } }])
         .await
         .expect("buried");
+    let series =
+        |measure, subject: &str| Series { measure, bucket: 2, subject: subject.to_owned(), part: String::new() };
+    let of_bulk = [Measure::Succeeded, Measure::Exhausted, Measure::Waited, Measure::Died, Measure::Duration];
+    let of_crm = [Measure::Calls, Measure::RateLimited, Measure::Took, Measure::Retries];
+    for minutes in [2, 3, 20, 24 * 60 + 30] {
+        let lane = of_bulk.map(|measure| (series(measure, "bulk"), Count { count: 7, total: 9_000_000 }));
+        let endpoint = of_crm.map(|measure| (series(measure, "crm"), Count { count: 11, total: 22_000_000 }));
+        let hostile = [(series(Measure::Calls, HOSTILE), Count { count: 1, total: 0 })];
+        let counts = [&lane[..], &endpoint, &hostile].concat();
+        store.add_history(now.minus(Duration::from_mins(minutes)), &counts).await.expect("counted");
+    }
 }
 
 async fn bench(access: Access, read_only: bool) -> Bench {
+    bench_at(access, read_only, Place::default()).await
+}
+
+async fn bench_at(access: Access, read_only: bool, place: Place) -> Bench {
     let dir = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite:{}", dir.path().join("lanes.db").display());
     let store = SqliteStore::new(lanes::db::open_sqlite(&url).await.expect("opened"));
     let clock = SystemClock::new();
     fill(&store, clock.now()).await;
     let budgets = Budgets { endpoints: HashMap::from([(crm(), EndpointBudget::default())]), ..Budgets::default() };
-    let scope = Scope { lanes: vec![bulk()], lease: Duration::from_secs(15), budgets, recent: Recent::default() };
+    let scope = Scope { lanes: vec![bulk()], lease: Duration::from_secs(15), budgets, recent: Recent::with_charts() };
     let (store, shared): (Arc<dyn Store>, SharedClock) = (Arc::new(store), Arc::new(clock.clone()));
     let source = Arc::new(Watched { scope, store, broker: MemoryBroker::new(), clock, looks: AtomicUsize::new(0) });
     let stop = CancellationToken::new();
@@ -231,6 +250,7 @@ async fn bench(access: Access, read_only: bool) -> Bench {
         settings: settings(),
         access,
         read_only,
+        place,
         clock: shared,
     };
     Bench { router: dash::router(parts, &stop), source, outlet, stop, _dir: dir }
@@ -322,10 +342,21 @@ async fn whatever_comes_from_outside_is_only_text() {
     let bench = bench(tokens(), false).await;
     let tenant: String = url::form_urlencoded::byte_serialize(&HOSTILE.as_bytes()[..60]).collect();
     let hostile: String = url::form_urlencoded::byte_serialize(HOSTILE.as_bytes()).collect();
-    let mut pages: Vec<String> =
-        ["/", "/lanes", "/lanes/bulk", "/jobs", "/limits", "/dead", "/workers", "/audit", "/settings"]
-            .map(str::to_owned)
-            .to_vec();
+    let mut pages: Vec<String> = [
+        "/",
+        "/lanes",
+        "/lanes/bulk",
+        "/jobs",
+        "/limits",
+        "/limits?endpoint=crm",
+        "/dead",
+        "/workers",
+        "/audit",
+        "/settings",
+        "/help",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     pages.extend((1..=4).map(|number| format!("/jobs/{}", Uuid::from_u128(number))));
     pages.push(format!("/tenant?name={tenant}"));
     for name in ["state", "lane", "endpoint", "tenant", "reason", "id", "after"] {
@@ -334,6 +365,9 @@ async fn whatever_comes_from_outside_is_only_text() {
     pages.push(format!("/dead?reason={hostile}"));
     pages.push(format!("/audit?actor={hostile}&action={hostile}&target={hostile}&before=1"));
     pages.push(format!("/?done={hostile}"));
+    for page in ["/jobs", "/dead"] {
+        pages.push(format!("{page}?q=state%3A{hostile}"));
+    }
     pages.push(format!("/limits?endpoint={hostile}&tenant={hostile}"));
     let mut seen = 0;
     for path in pages {

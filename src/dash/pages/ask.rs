@@ -13,6 +13,7 @@ use crate::dash::access::User;
 use crate::dash::acts::{Refused, handle};
 use crate::dash::edit::Editable;
 use crate::dash::forms::{Fields, page_of};
+use crate::dash::place::link;
 use crate::governor::operator::{OperatorError, jobs};
 use crate::job::control::{NOTE_CHARS_MAX, Target};
 use crate::observe::words::limits_text;
@@ -69,10 +70,10 @@ pub(in crate::dash) async fn pause(
     };
     let body = html! {
         p { (what) " Calls in flight finish; nothing is lost, and no attempt is spent." }
-        form.ask method="post" action="/pause" {
+        form.ask method="post" action=(link("/pause")) {
             (hidden(&target)) (how_long()) (note())
             button { "Pause " (target) }
-            a href=(page_of(&target)) { "Do nothing" }
+            a href=(link(page_of(&target))) { "Do nothing" }
         }
     };
     page(&dash, &user, &format!("Pause {target}?"), "", &body).await
@@ -101,12 +102,12 @@ pub(in crate::dash) async fn set_limits(
         now_set.map(|one| limits_text(&one.limits).replace(" (shared)", "").replace(',', "")).unwrap_or_default();
     let body = html! {
         p { "They replace the configured ones within a second, on all workers, also for jobs that wait. A share of each is used, as everywhere." }
-        form.ask method="post" action="/limits/set" {
+        form.ask method="post" action=(link("/limits/set")) {
             (hidden(&target))
             label { span { "Limits, like 100/1m 40000/1d; or none" } input name="limits" value=(value) required autocomplete="off"; }
             (how_long()) (note())
             button { "Set the limits of " (target) }
-            a href=(page_of(&target)) { "Do nothing" }
+            a href=(link(page_of(&target))) { "Do nothing" }
         }
     };
     page(&dash, &user, &format!("Limits of {target}"), "/limits", &body).await
@@ -125,10 +126,10 @@ pub(in crate::dash) async fn reset(
     let target = Target::from(account);
     let body = html! {
         p { "Takes back what was set, forgets what was learnt from answers, and opens what is blocked." }
-        form.ask method="post" action="/limits/reset" {
+        form.ask method="post" action=(link("/limits/reset")) {
             (hidden(&target)) (note())
             button.danger { "Reset the limits of " (target) }
-            a href=(page_of(&target)) { "Do nothing" }
+            a href=(link(page_of(&target))) { "Do nothing" }
         }
     };
     page(&dash, &user, &format!("Reset the limits of {target}?"), "/limits", &body).await
@@ -141,10 +142,10 @@ async fn sure(dash: &Shared, user: &User, job: &str, verb: &str, title: &str, wh
     };
     let body = html! {
         p { (what) }
-        form.ask method="post" action={ "/jobs/" (handle) "/" (verb) } {
+        form.ask method="post" action=(link(format!("/jobs/{handle}/{verb}"))) {
             (note())
             button.danger { (title) }
-            a href={ "/jobs/" (handle) } { "Do nothing" }
+            a href=(link(format!("/jobs/{handle}"))) { "Do nothing" }
         }
         p.quiet { "Handle " code { (handle) } }
     };
@@ -217,12 +218,12 @@ fn edit_form(handle: Uuid, text: &str, problem: Option<&Refused>) -> Markup {
         p { "Publishes a new job with this body, and the same lane, endpoint, tenant and headers. Then this one is taken away." }
         p.quiet { "Values of fields whose names tell of secrets are shown as a number behind dots. Leave it where it is, and the job gets the value that it had." }
         @if let Some(problem) = problem { p.problem role="alert" { (problem.why) ". " (problem.help) } }
-        form.ask method="post" action={ "/jobs/" (handle) "/edit" } {
+        form.ask method="post" action=(link(format!("/jobs/{handle}/edit"))) {
             // a browser drops the first line break of a text
             label { span { "Body" } textarea name="body" rows=(rows) spellcheck="false" { "\n" (text) } }
             (note())
             button { "Publish it anew" }
-            a href={ "/jobs/" (handle) } { "Do nothing" }
+            a href=(link(format!("/jobs/{handle}"))) { "Do nothing" }
         }
     }
 }

@@ -12,6 +12,7 @@ use super::parts::{both, empty, field, query, table};
 use crate::clock::Timestamp;
 use crate::dash::Shared;
 use crate::dash::access::User;
+use crate::dash::place::link;
 use crate::store::{AuditFilter, AuditRow};
 
 /// Lines of one page.
@@ -65,12 +66,12 @@ pub(in crate::dash) async fn show(
     };
     let body = html! {
         h1 { "Audit" }
-        form.filter action="/audit" role="search" aria-label="Filter the log" {
+        form.filter action=(link("/audit")) role="search" aria-label="Filter the log" {
             (field("actor", "Who", &wish.actor))
             (field("action", "Action", &wish.action))
             (field("target", "Target", &wish.target))
             button { "Filter" }
-            a href="/audit" { "Clear" }
+            a href=(link("/audit")) { "Clear" }
         }
         (found)
     };
@@ -89,8 +90,8 @@ fn page(wish: &Wish, mut rows: Vec<AuditRow>, now: Timestamp) -> Markup {
             (lines(&rows, now))
         }
         nav.pager aria-label="Pages of the log" {
-            @if !wish.before.is_empty() { a href={ "/audit?" (query(&wish.pairs(""))) } { "Newest" } }
-            @if let Some(before) = &before { a href={ "/audit?" (query(&wish.pairs(before))) } rel="next" { "Older" } }
+            @if !wish.before.is_empty() { a href=(link(format!("/audit?{}", query(&wish.pairs(""))))) { "Newest" } }
+            @if let Some(before) = &before { a href=(link(format!("/audit?{}", query(&wish.pairs(before))))) rel="next" { "Older" } }
         }
     }
 }
@@ -98,7 +99,7 @@ fn page(wish: &Wish, mut rows: Vec<AuditRow>, now: Timestamp) -> Markup {
 /// Lines of the log as a table.
 pub(super) fn lines(rows: &[AuditRow], now: Timestamp) -> Markup {
     let row = |AuditRow { entry, .. }: &AuditRow| {
-        let only = |name: &str, value: &str| format!("/audit?{}", query(&[(name, value)]));
+        let only = |name: &str, value: &str| link(format!("/audit?{}", query(&[(name, value)])));
         html! {
             td { (both(entry.at, now)) }
             td { a href=(only("actor", &entry.actor)) { (entry.actor) } }
@@ -119,7 +120,7 @@ fn linked(text: &str) -> Markup {
     let found = text.rsplit_once(' ').and_then(|(head, last)| Some((head, Uuid::parse_str(last).ok()?)));
     match found {
         Some((head, job)) if head == "job" || head.ends_with(" job") => {
-            html! { (head) " " a href={ "/jobs/" (job) } { (job) } }
+            html! { (head) " " a href=(link(format!("/jobs/{job}"))) { (job) } }
         }
         _ => html! { @if text.is_empty() { span.quiet { "–" } } @else { (text) } },
     }

@@ -7,6 +7,7 @@ use maud::{Markup, html};
 use super::parts::{badge, next, query};
 use crate::clock::Timestamp;
 use crate::dash::access::Role;
+use crate::dash::place;
 use crate::job::control::{Pause, Target};
 use crate::observe::Picture;
 use crate::observe::words::duration;
@@ -15,7 +16,7 @@ use crate::policy::health::{Incident, Step};
 /// A form of one button, whose fields are hidden.
 pub fn button(action: &str, label: &str, about: &str, fields: &[(&str, &str)]) -> Markup {
     html! {
-        form.act method="post" action=(action) {
+        form.act method="post" action=(place::link(action)) {
             @for (name, value) in fields.iter().filter(|(_, value)| !value.is_empty()) {
                 input type="hidden" name=(name) value=(value);
             }
@@ -26,7 +27,7 @@ pub fn button(action: &str, label: &str, about: &str, fields: &[(&str, &str)]) -
 
 /// A link that looks like a button: to a page that asks.
 pub fn link(href: &str, label: &str, about: &str) -> Markup {
-    html! { a.button href=(href) aria-label=[(!about.is_empty()).then(|| format!("{label} {about}"))] { (label) } }
+    html! { a.button href=(place::link(href)) aria-label=[(!about.is_empty()).then(|| format!("{label} {about}"))] { (label) } }
 }
 
 /// A target as the fields of a form.

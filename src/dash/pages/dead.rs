@@ -2,15 +2,17 @@
 
 use axum::Extension;
 use axum::extract::{Query, State as Extract};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::Frame;
 use super::parts::{empty, field, lane, query, select, since, table, tenant};
+use super::search::{self, Qualifier};
 use crate::clock::Timestamp;
 use crate::dash::access::User;
-use crate::dash::{Shared, mask};
+use crate::dash::place::link;
+use crate::dash::{Dash, Shared, mask};
 use crate::job::verdict::DeadReason;
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::observe::words::{count, counted, shorten};
@@ -34,6 +36,8 @@ pub(in crate::dash) struct Wish {
     reason: String,
     /// Only programs say how many.
     pub limit: Option<usize>,
+    /// All of it as a line of text, which leads to the url that says the same.
+    q: Option<String>,
 }
 
 impl Wish {
@@ -65,8 +69,13 @@ pub(in crate::dash) async fn show(
     Extension(user): Extension<User>,
     Query(wish): Query<Wish>,
 ) -> Response {
+    let read = wish.q.as_deref().map(|text| search::parse(text, &qualifiers(&dash)));
+    if let Some(Ok(pairs)) = &read {
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        return Redirect::to(&link(format!("/dead?{}", query(&pairs)))).into_response();
+    }
     let seen = dash.live.fresh().await;
-    let asked = match wish.filter(LETTERS_MAX) {
+    let asked = match read.and_then(Result::err).map_or_else(|| wish.filter(LETTERS_MAX), Err) {
         Err(wrong) => Err(wrong),
         Ok(filter) => Ok(dash
             .read(async |store| {
@@ -92,18 +101,33 @@ pub(in crate::dash) async fn show(
     Frame::new("Dead letters", "/dead", &user, seen.as_deref(), "health").page(&dash, &body)
 }
 
+/// What letters can be filtered by.
+fn qualifiers(dash: &Dash) -> Vec<Qualifier<'_>> {
+    let any = |name| Qualifier { name, words: Vec::new() };
+    vec![
+        Qualifier { name: "lane", words: dash.source.scope().lanes.iter().map(LaneName::as_str).collect() },
+        any("endpoint"),
+        any("tenant"),
+        Qualifier { name: "reason", words: DeadReason::ALL.iter().map(|reason| reason.as_str()).collect() },
+    ]
+}
+
 fn form(dash: &Shared, wish: &Wish) -> Markup {
+    let given: [(&str, &str); 4] =
+        [("lane", &wish.lane), ("endpoint", &wish.endpoint), ("tenant", &wish.tenant), ("reason", &wish.reason)];
+    let shown = wish.q.clone().unwrap_or_else(|| search::text(&given));
     let scope = dash.source.scope();
     let mut endpoints: Vec<&str> = scope.budgets.endpoints.keys().map(EndpointName::as_str).collect();
     endpoints.sort_unstable();
     html! {
-        form.filter action="/dead" role="search" aria-label="Filter dead letters" {
+        (search::form("/dead", "Find dead letters", &shown, &qualifiers(dash)))
+        form.filter action=(link("/dead")) role="search" aria-label="Filter dead letters" {
             (select("lane", "Lane", &wish.lane, scope.lanes.iter().map(LaneName::as_str)))
             (select("endpoint", "Endpoint", &wish.endpoint, endpoints.into_iter()))
             (select("reason", "Reason", &wish.reason, DeadReason::ALL.iter().map(|reason| reason.as_str())))
             (field("tenant", "Tenant", &wish.tenant))
             button { "Filter" }
-            a href="/dead" { "Clear" }
+            a href=(link("/dead")) { "Clear" }
         }
     }
 }
@@ -115,7 +139,7 @@ fn groups(groups: &[LetterGroup], now: Timestamp) -> Markup {
         let these = query(&[("endpoint", endpoint), ("reason", group.reason.as_str()), ("tenant", tenant_name)]);
         html! {
             td { @if endpoint.is_empty() { span.quiet { "not known" } } @else { (shorten(endpoint, NAME_MAX)) } }
-            td { a href={ "/dead?" (these) } { (group.reason.as_str().replace('_', " ")) } }
+            td { a href=(link(format!("/dead?{these}"))) { (group.reason.as_str().replace('_', " ")) } }
             td { @match &group.tenant { Some(of) => (tenant(of)), None => span.quiet { "not known" } } }
             td.number { (count(group.letters)) }
             td { (since(group.first_at, now)) }
@@ -138,7 +162,7 @@ pub(super) fn list(letters: &[Letter], now: Timestamp, filtered: bool) -> Markup
     let row = |letter: &Letter| {
         let id = letter.id.as_deref().unwrap_or("not readable");
         html! {
-            td { a href={ "/jobs/" (letter.instance) } { (shorten(id, NAME_MAX)) } }
+            td { a href=(link(format!("/jobs/{}", letter.instance))) { (shorten(id, NAME_MAX)) } }
             td { (lane(&letter.lane)) }
             td { (shorten(letter.endpoint.as_deref().unwrap_or("–"), NAME_MAX)) }
             td { @match &letter.tenant { Some(of) => (tenant(of)), None => span.quiet { "–" } } }

@@ -14,6 +14,7 @@ use super::{Frame, ask, audit, done, error, timeline};
 use crate::clock::Timestamp;
 use crate::dash::access::{Role, User, hex, sha256};
 use crate::dash::forms::Flash;
+use crate::dash::place::link;
 use crate::dash::{Dash, Shared, Unreadable, mask};
 use crate::governor::operator::jobs::Named;
 use crate::governor::view::{Hold, hold_of};
@@ -70,7 +71,7 @@ pub(in crate::dash) async fn show(
     Query(flash): Query<Flash>,
 ) -> Response {
     let Ok(handle) = Uuid::parse_str(&job) else {
-        return Redirect::to(&format!("/jobs?{}", query(&[("id", &job)]))).into_response();
+        return Redirect::to(&link(format!("/jobs?{}", query(&[("id", &job)])))).into_response();
     };
     let seen = dash.live.fresh().await;
     let known = match look_up(&dash, handle).await {
@@ -204,7 +205,7 @@ fn payload(known: &Known, user: &User, handle: Uuid) -> Markup {
             }
         }
         p.quiet { "Values of fields whose names tell of secrets are shown as " (mask::MASK) "." }
-        @if may_see_all { p { a href={ "/jobs/" (handle) "/body" } { "The body as it is (" (words::counted(payload.body.len() as u64, "byte")) ")" } } }
+        @if may_see_all { p { a href=(link(format!("/jobs/{handle}/body"))) { "The body as it is (" (words::counted(payload.body.len() as u64, "byte")) ")" } } }
     }
 }
 

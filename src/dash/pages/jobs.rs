@@ -2,16 +2,18 @@
 
 use axum::Extension;
 use axum::extract::{Query, State as Extract};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
 use serde::Deserialize;
 use uuid::Uuid;
 
 use super::Frame;
 use super::parts::{empty, endpoint, field, lane, next, query, select, since, state, table, tenant};
+use super::search::{self, Qualifier};
 use crate::clock::Timestamp;
-use crate::dash::Shared;
 use crate::dash::access::User;
+use crate::dash::place::link;
+use crate::dash::{Dash, Shared};
 use crate::job::verdict::{DeadReason, WaitReason};
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::observe::words::shorten;
@@ -35,6 +37,8 @@ pub(in crate::dash) struct Wish {
     after: String,
     /// Only programs say how many.
     pub limit: Option<usize>,
+    /// All of it as a line of text, which leads to the url that says the same.
+    q: Option<String>,
 }
 
 impl Wish {
@@ -94,8 +98,13 @@ pub(in crate::dash) async fn list(
     Extension(user): Extension<User>,
     Query(wish): Query<Wish>,
 ) -> Response {
+    let asked = wish.q.as_deref().map(|text| search::parse(text, &qualifiers(&dash)));
+    if let Some(Ok(pairs)) = &asked {
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        return Redirect::to(&link(format!("/jobs?{}", query(&pairs)))).into_response();
+    }
     let seen = dash.live.fresh().await;
-    let found = match wish.filter(ROWS) {
+    let found = match asked.and_then(Result::err).map_or_else(|| wish.filter(ROWS), Err) {
         Err(wrong) => html! { p.problem role="alert" { (wrong) } },
         Ok(filter) => {
             let asked = dash.read(async |store| Ok((store.jobs(&filter).await?, store.time().await?))).await;
@@ -109,14 +118,31 @@ pub(in crate::dash) async fn list(
     Frame::new("Jobs", "/jobs", &user, seen.as_deref(), "health").page(&dash, &body)
 }
 
+/// What jobs can be filtered by.
+fn qualifiers(dash: &Dash) -> Vec<Qualifier<'_>> {
+    let waiting = WaitReason::ALL.iter().map(|reason| reason.as_str());
+    let reasons = waiting.chain(DeadReason::ALL.iter().map(|reason| reason.as_str()));
+    let any = |name| Qualifier { name, words: Vec::new() };
+    vec![
+        Qualifier { name: "state", words: State::ALL.into_iter().map(State::as_str).collect() },
+        Qualifier { name: "lane", words: dash.source.scope().lanes.iter().map(LaneName::as_str).collect() },
+        any("endpoint"),
+        any("tenant"),
+        Qualifier { name: "reason", words: reasons.collect() },
+        any("id"),
+    ]
+}
+
 fn form(dash: &Shared, wish: &Wish) -> Markup {
+    let shown = wish.q.clone().unwrap_or_else(|| search::text(&wish.pairs("")));
     let scope = dash.source.scope();
     let mut endpoints: Vec<&str> = scope.budgets.endpoints.keys().map(EndpointName::as_str).collect();
     endpoints.sort_unstable();
     let waiting = WaitReason::ALL.iter().map(|reason| reason.as_str());
     let reasons = waiting.chain(DeadReason::ALL.iter().map(|reason| reason.as_str()));
     html! {
-        form.filter action="/jobs" role="search" aria-label="Filter jobs" {
+        (search::form("/jobs", "Find jobs", &shown, &qualifiers(dash)))
+        form.filter action=(link("/jobs")) role="search" aria-label="Filter jobs" {
             (select("state", "State", &wish.state, State::ALL.into_iter().map(State::as_str)))
             (select("lane", "Lane", &wish.lane, scope.lanes.iter().map(LaneName::as_str)))
             (select("endpoint", "Endpoint", &wish.endpoint, endpoints.into_iter()))
@@ -124,7 +150,7 @@ fn form(dash: &Shared, wish: &Wish) -> Markup {
             (select("reason", "Reason", &wish.reason, reasons))
             (field("id", "Id", &wish.id))
             button { "Filter" }
-            a href="/jobs" { "Clear" }
+            a href=(link("/jobs")) { "Clear" }
         }
     }
 }
@@ -141,8 +167,8 @@ fn page(wish: &Wish, mut rows: Vec<JobRow>, now: Timestamp) -> Markup {
             (rows_of(&rows, now))
         }
         nav.pager aria-label="Pages of jobs" {
-            @if !wish.after.is_empty() { a href={ "/jobs?" (query(&wish.pairs(""))) } { "Newest" } }
-            @if let Some(after) = &after { a href={ "/jobs?" (query(&wish.pairs(after))) } rel="next" { "Older" } }
+            @if !wish.after.is_empty() { a href=(link(format!("/jobs?{}", query(&wish.pairs(""))))) { "Newest" } }
+            @if let Some(after) = &after { a href=(link(format!("/jobs?{}", query(&wish.pairs(after))))) rel="next" { "Older" } }
         }
     }
 }
@@ -152,7 +178,7 @@ pub(super) fn rows_of(rows: &[JobRow], now: Timestamp) -> Markup {
     let row = |job: &JobRow| {
         html! {
             td { (state(job.state)) }
-            td { a href={ "/jobs/" (job.instance) } { (shorten(job.id.as_str(), ID_MAX)) } }
+            td { a href=(link(format!("/jobs/{}", job.instance))) { (shorten(job.id.as_str(), ID_MAX)) } }
             td { (lane(&job.lane)) }
             td { (endpoint(&job.endpoint)) }
             td { (tenant(&job.tenant)) }

@@ -1,22 +1,30 @@
 //! All lanes, and one of them.
 
+use std::collections::BTreeMap;
+
 use axum::Extension;
 use axum::extract::{Path, Query, State as Extract};
 use axum::http::StatusCode;
 use axum::response::Response;
 use maud::{Markup, html};
 
+use super::charts::Unit;
 use super::overview;
-use super::parts::{empty, next, number, query, since, table};
-use super::{Frame, buttons, done, error, live, unseen};
+use super::parts::{empty, next, number, query, since, table, tenant};
+use super::{Frame, buttons, charts, done, error, live, trends, unseen};
 use crate::dash::Shared;
 use crate::dash::access::{Role, User};
 use crate::dash::forms::Flash;
 use crate::dash::live::Snapshot;
-use crate::job::LaneName;
+use crate::dash::place::link;
 use crate::job::control::Target;
-use crate::observe::Lane;
+use crate::job::{LaneName, Tenant};
+use crate::observe::{Lane, Picture};
+use crate::policy::health::share;
 use crate::store::StateCount;
+
+/// Most tenants of a lane's backlog.
+const BACKLOG_MAX: usize = 10;
 
 /// `GET /lanes`
 pub(in crate::dash) async fn list(Extract(dash): Extract<Shared>, Extension(user): Extension<User>) -> Response {
@@ -51,9 +59,10 @@ pub(in crate::dash) async fn show(
     let body = html! {
         h1 { "Lane " (name) }
         (done(&flash))
-        p { a href={ "/jobs?" (query(&[("lane", name.as_str())])) } { "Its jobs" } " · "
-            a href={ "/dead?" (query(&[("lane", name.as_str())])) } { "Its dead letters" } }
+        p { a href=(link(format!("/jobs?{}", query(&[("lane", name.as_str())])))) { "Its jobs" } " · "
+            a href=(link(format!("/dead?{}", query(&[("lane", name.as_str())])))) { "Its dead letters" } }
         (live(&shown))
+        @if let Some(seen) = seen.as_deref() { (charts(&trends::of_lane(seen, &name))) }
     };
     let mut frame = Frame::new(&title, "/lanes", &user, seen.as_deref(), "lane");
     frame.events = query(&[("view", "lane"), ("lane", name.as_str())]);
@@ -84,6 +93,12 @@ pub(in crate::dash) fn one(seen: &Snapshot, name: &LaneName, role: Role) -> Mark
             h2 #reasons { "Why its jobs wait" }
             (reasons(lane, picture.now, name))
         }
+        @if let Some(backlog) = backlog(picture, name) {
+            section aria-labelledby="backlog" {
+                h2 #backlog { "Tenants that wait most" }
+                (backlog)
+            }
+        }
         section aria-labelledby="held" {
             h2 #held { "Whose turn it is" }
             (overview::held(picture.held.iter().filter(|held| held.of.lane == *name), picture.now))
@@ -96,13 +111,34 @@ pub(in crate::dash) fn one(seen: &Snapshot, name: &LaneName, role: Role) -> Mark
     }
 }
 
+/// Tenants whose jobs wait for a turn, most jobs first.
+fn backlog(picture: &Picture, name: &LaneName) -> Option<Markup> {
+    let mut jobs: BTreeMap<&Tenant, u64> = BTreeMap::new();
+    for held in picture.held.iter().filter(|held| held.of.lane == *name) {
+        *jobs.entry(&held.of.tenant).or_default() += held.of.jobs;
+    }
+    let all: u64 = jobs.values().sum();
+    let mut most: Vec<_> = jobs.into_iter().collect();
+    most.sort_by_key(|(_, jobs)| std::cmp::Reverse(*jobs));
+    let row = |(of, jobs): &(&Tenant, u64)| {
+        let part = share(*jobs, all);
+        html! {
+            td { (tenant(of)) }
+            td.number { (number(Some(*jobs))) }
+            td { meter aria-label={ "Share of the waiting jobs of " (of) } min="0" max="1" value=(format!("{part:.3}")) { } " " (Unit::Share.shown(part)) }
+        }
+    };
+    let rows: Vec<Markup> = most.iter().take(BACKLOG_MAX).map(row).collect();
+    (!rows.is_empty()).then(|| table("Tenants by jobs that wait for a turn", &["Tenant", ">Jobs", "Share"], &rows))
+}
+
 fn reasons(lane: &Lane, now: crate::clock::Timestamp, name: &LaneName) -> Markup {
     let row = |found: &StateCount| {
         let jobs = query(&[("lane", name.as_str()), ("state", found.state.as_str()), ("reason", &found.reason)]);
         html! {
             td { (super::parts::state(found.state)) }
             td { @if found.reason.is_empty() { span.quiet { "–" } } @else { (found.reason) } }
-            td.number { a href={ "/jobs?" (jobs) } { (number(Some(found.jobs))) } }
+            td.number { a href=(link(format!("/jobs?{jobs}"))) { (number(Some(found.jobs))) } }
             td { (next(found.next_resume_at, now)) }
             td { @match found.oldest_published_at { Some(at) => (since(at, now)), None => "–" } }
         }

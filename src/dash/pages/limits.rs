@@ -8,11 +8,12 @@ use serde::Deserialize;
 
 use super::overview::{left, share_left};
 use super::parts::{absolute, badge, empty, endpoint, next, number, query, table, tenant};
-use super::{Frame, buttons, done, live, unseen};
+use super::{Frame, buttons, charts, done, live, trends, unseen};
 use crate::dash::Shared;
 use crate::dash::access::{Role, User};
 use crate::dash::forms::Flash;
 use crate::dash::live::Snapshot;
+use crate::dash::place::link;
 use crate::governor::view::{AccountState, LimitState, pace_text};
 use crate::job::EndpointName;
 use crate::job::control::Target;
@@ -38,6 +39,11 @@ impl Wish {
         Self { endpoint: endpoint.trim().to_owned(), tenant: tenant.trim().to_owned() }
     }
 
+    /// The endpoint that is asked for.
+    pub fn endpoint(&self) -> Option<&str> {
+        Some(self.endpoint.as_str()).filter(|name| !name.is_empty())
+    }
+
     fn wants(&self, account: &AccountState) -> bool {
         (self.endpoint.is_empty() || account.endpoint.as_str() == self.endpoint)
             && (self.tenant.is_empty() || account.tenant.as_ref().is_some_and(|of| of.as_str() == self.tenant))
@@ -58,13 +64,14 @@ pub(in crate::dash) async fn show(
     let body = html! {
         h1 { "Limits" }
         (done(&flash))
-        form.filter action="/limits" role="search" aria-label="Filter limits" {
+        form.filter action=(link("/limits")) role="search" aria-label="Filter limits" {
             (super::parts::select("endpoint", "Endpoint", &wish.endpoint, endpoints.into_iter()))
             (super::parts::field("tenant", "Tenant", &wish.tenant))
             button { "Filter" }
-            a href="/limits" { "Clear" }
+            a href=(link("/limits")) { "Clear" }
         }
         (live(&seen.as_deref().map_or_else(unseen, |seen| fragment(seen, &wish, user.role))))
+        @if let Some(seen) = seen.as_deref() { (charts(&trends::of_limits(seen, &wish))) }
     };
     let mut frame = Frame::new("Limits", "/limits", &user, seen.as_deref(), "limits");
     frame.events = query(&[("view", "limits"), ("endpoint", &wish.endpoint), ("tenant", &wish.tenant)]);

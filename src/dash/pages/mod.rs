@@ -3,16 +3,21 @@
 pub mod ask;
 pub mod audit;
 mod buttons;
+mod cards;
+mod charts;
 pub mod dead;
+pub mod help;
 pub mod job;
 pub mod jobs;
 pub mod lanes;
 pub mod limits;
 pub mod overview;
 pub mod parts;
+mod search;
 pub mod settings;
 pub mod tenant;
 mod timeline;
+pub mod trends;
 pub mod workers;
 
 use axum::http::StatusCode;
@@ -23,18 +28,19 @@ use super::access::{Access, User};
 use super::acts::Refused;
 use super::forms::Flash;
 use super::live::Snapshot;
+use super::place::{self, link};
 use super::{Dash, Unreadable, assets};
 
-/// Pages of the navigation: name and path.
-const NAVIGATION: [(&str, &str); 8] = [
-    ("Overview", "/"),
-    ("Lanes", "/lanes"),
-    ("Jobs", "/jobs"),
-    ("Limits", "/limits"),
-    ("Dead letters", "/dead"),
-    ("Workers", "/workers"),
-    ("Audit", "/audit"),
-    ("Settings", "/settings"),
+/// Pages of the navigation: name, path, and the key that leads there after `g` (empty = none).
+const NAVIGATION: [(&str, &str, &str); 8] = [
+    ("Overview", "/", "o"),
+    ("Lanes", "/lanes", "l"),
+    ("Jobs", "/jobs", "j"),
+    ("Limits", "/limits", "r"),
+    ("Dead letters", "/dead", "d"),
+    ("Workers", "/workers", "w"),
+    ("Audit", "/audit", "a"),
+    ("Settings", "/settings", "s"),
 ];
 
 /// What stands around a page.
@@ -63,31 +69,36 @@ impl Frame<'_> {
             (DOCTYPE)
             html lang="en" {
                 (head(self.title))
-                body data-events={ "/events?" (self.events) } {
+                body data-events=(link(format!("/events?{}", self.events))) {
                     a.skip href="#main" { "Skip to the content" }
                     header.top {
-                        a.brand href="/" { "lanes" }
+                        a.brand href=(link("/")) { "lanes" }
+                        (environment())
                         nav aria-label="Main" {
                             ul {
-                                @for (name, path) in NAVIGATION {
-                                    li { a href=(path) aria-current=[(path == self.here).then_some("page")] { (name) } }
+                                @for (name, path, key) in NAVIGATION {
+                                    li { a href=(link(path)) data-key=[(!key.is_empty()).then_some(key)] aria-current=[(path == self.here).then_some("page")] { (name) } }
                                 }
                             }
                         }
-                        p.who {
+                        div.who {
+                            button #pause type="button" hidden aria-pressed="false" title="Pause updates (p)" { "Pause updates" }
+                            button #theme type="button" hidden title="Theme (t)" { "Theme" }
+                            button #keys type="button" hidden title="Keys (?)" aria-label="Keys" { "?" }
                             @if !self.user.name.is_empty() { span { (self.user.name) " " } }
                             span.role { (self.user.role.as_str()) }
                             @if may_leave {
-                                form method="post" action="/logout" { button { "Leave" } }
+                                form method="post" action=(link("/logout")) { button { "Leave" } }
                             }
                         }
                     }
                     (health(self.seen))
                     main #main tabindex="-1" { (body) }
                     footer {
-                        span { "lanes " (env!("CARGO_PKG_VERSION")) }
+                        span { "lanes " (env!("CARGO_PKG_VERSION")) " · " a href=(link("/help")) { "Keys and filters" } }
                         noscript { span { " · This page does not update by itself without JavaScript: reload it." } }
                     }
+                    (help::dialog())
                 }
             }
         };
@@ -117,15 +128,23 @@ pub(super) fn health(seen: Option<&Snapshot>) -> Markup {
     }
 }
 
+/// What the installation is called, for those who have several.
+fn environment() -> Markup {
+    let name = place::environment();
+    html! { @if !name.is_empty() { span.environment { (name) } } }
+}
+
 fn head(title: &str) -> Markup {
+    let environment = place::environment();
     html! {
         head {
             meta charset="utf-8";
             meta name="viewport" content="width=device-width, initial-scale=1";
             meta name="color-scheme" content="light dark";
-            title { (title) " · lanes" }
+            title { (title) " · lanes" @if !environment.is_empty() { " · " (environment) } }
             link rel="icon" href=(assets::ICON.url()) type="image/svg+xml";
             link rel="stylesheet" href=(assets::STYLE.url());
+            script src=(assets::THEME.url()) { }
             script src=(assets::SCRIPT.url()) defer { }
         }
     }
@@ -135,7 +154,7 @@ fn head(title: &str) -> Markup {
 pub(super) fn bare(title: &str, body: &Markup) -> Response {
     let markup = html! {
         (DOCTYPE)
-        html lang="en" { (head(title)) body { main #main.bare { p.brand { "lanes" } (body) } } }
+        html lang="en" { (head(title)) body { main #main.bare { p.brand { "lanes" (environment()) } (body) } } }
     };
     Html(markup.into_string()).into_response()
 }
@@ -143,7 +162,8 @@ pub(super) fn bare(title: &str, body: &Markup) -> Response {
 /// A page that says what is wrong.
 pub(super) fn error(status: StatusCode, text: &str) -> Response {
     let title = status.canonical_reason().unwrap_or("Error");
-    (status, bare(title, &html! { h1 { (title) } p { (text) } p { a href="/" { "To the overview" } } })).into_response()
+    (status, bare(title, &html! { h1 { (title) } p { (text) } p { a href=(link("/")) { "To the overview" } } }))
+        .into_response()
 }
 
 /// A page that says why something was not done, and what to do.
@@ -153,7 +173,7 @@ pub(super) fn refused(refused: &Refused) -> Response {
         h1 { (title) }
         p { (refused.why) }
         p { (refused.help) }
-        p { a href="/" { "To the overview" } }
+        p { a href=(link("/")) { "To the overview" } }
     };
     (refused.status, bare(title, &body)).into_response()
 }
@@ -172,6 +192,11 @@ impl IntoResponse for Unreadable {
 /// What is live on a page: everything in it is replaced when something new is seen.
 fn live(body: &Markup) -> Markup {
     html! { div #live { (body) } }
+}
+
+/// What of a page is drawn from the history: replaced only when it has changed.
+fn charts(body: &Markup) -> Markup {
+    html! { div #charts { (body) } }
 }
 
 /// Said in place of what is live while nothing was seen.

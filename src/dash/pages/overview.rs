@@ -7,13 +7,14 @@ use axum::extract::{Query, State as Extract};
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::parts::{badge, bar, empty, endpoint, lane, next, number, since, table, tenant};
-use super::{Frame, buttons, done, live, unseen};
+use super::parts::{badge, bar, empty, endpoint, lane, next, number, since, table, tenant, took};
+use super::{Frame, buttons, charts, done, live, trends, unseen};
 use crate::clock::Timestamp;
 use crate::dash::Shared;
 use crate::dash::access::{Role, User};
 use crate::dash::forms::Flash;
 use crate::dash::live::Snapshot;
+use crate::dash::place::link;
 use crate::governor::view::{AccountState, Held};
 use crate::job::LaneName;
 use crate::job::control::Target;
@@ -33,7 +34,12 @@ pub(in crate::dash) async fn show(
 ) -> Response {
     let seen = dash.live.fresh().await;
     let shown = seen.as_deref().map_or_else(unseen, |seen| fragment(seen, user.role));
-    let body = html! { h1.quiet-title { "Overview" } (done(&flash)) (live(&shown)) };
+    let body = html! {
+        h1.quiet-title { "Overview" }
+        (done(&flash))
+        (live(&shown))
+        @if let Some(seen) = seen.as_deref() { (charts(&trends::overview(seen))) }
+    };
     Frame::new("Overview", "/", &user, seen.as_deref(), "overview").page(&dash, &body)
 }
 
@@ -41,7 +47,7 @@ pub(in crate::dash) async fn show(
 pub(in crate::dash) fn fragment(seen: &Snapshot, role: Role) -> Markup {
     let picture = &seen.picture;
     html! {
-        (cards(picture))
+        (super::cards::show(picture))
         section aria-labelledby="incidents" {
             h2 #incidents { "Incidents" }
             (buttons::incidents(&picture.incidents, role))
@@ -53,7 +59,7 @@ pub(in crate::dash) fn fragment(seen: &Snapshot, role: Role) -> Markup {
         section aria-labelledby="held" {
             h2 #held { "Waiting for a turn: why, and until when" }
             (held(picture.held.iter().take(ROWS_MAX), picture.now))
-            @if picture.held.len() > ROWS_MAX { p { a href="/limits" { "All that hold jobs back" } } }
+            @if picture.held.len() > ROWS_MAX { p { a href=(link("/limits")) { "All that hold jobs back" } } }
         }
         div.columns {
             section aria-labelledby="budgets" {
@@ -64,42 +70,6 @@ pub(in crate::dash) fn fragment(seen: &Snapshot, role: Role) -> Markup {
                 h2 #workers { "Workers" }
                 (workers(picture))
             }
-        }
-    }
-}
-
-fn cards(picture: &Picture) -> Markup {
-    let known = picture.store.is_ok();
-    let sum = |of: fn(&Lane) -> u64| picture.lanes.iter().map(|(_, lane)| of(lane)).sum::<u64>();
-    let held: u64 = picture.held.iter().map(|held| held.of.jobs).sum();
-    let retrying = sum(|lane| waiting_for(lane, |reason| !is_held(reason)));
-    let oldest = picture.lanes.iter().filter_map(|(name, lane)| Some((lane.oldest()?, name))).min_by_key(|(at, _)| *at);
-    let dead = sum(|lane| lane.dead);
-    let shown = |value: u64| if known { count(value) } else { "?".to_owned() };
-    html! {
-        ul.cards {
-            (card("Ready", &shown_if(picture.broker.is_ok(), sum(|lane| lane.ready + lane.due)), "in queues, for any worker", ""))
-            (card("Held", &shown(held), "wait for a budget or a slot", ""))
-            (card("Retrying", &shown(retrying), "wait after a failure, or for a time", ""))
-            (card("Dead letters", &shown(dead), if dead == 0 { "none" } else { "need a decision" }, if dead == 0 { "" } else { "bad" }))
-            @match oldest {
-                Some((at, name)) => (card("Oldest waiting", &duration(picture.now.since(at)), &format!("in {name}"), "")),
-                None => (card("Oldest waiting", "–", "nothing waits", "")),
-            }
-        }
-    }
-}
-
-fn shown_if(known: bool, value: u64) -> String {
-    if known { count(value) } else { "?".to_owned() }
-}
-
-fn card(name: &str, value: &str, note: &str, kind: &str) -> Markup {
-    html! {
-        li class={ "card " (kind) } {
-            p.name { (name) }
-            p.value { (value) }
-            p.note { @if kind == "bad" { span.mark aria-hidden="true" { "! " } } (note) }
         }
     }
 }
@@ -117,8 +87,21 @@ fn waiting_for(lane: &Lane, reason: impl Fn(&str) -> bool) -> u64 {
 
 /// One row for each lane.
 pub(super) fn lanes(picture: &Picture, role: Role) -> Markup {
-    let heads =
-        ["Lane", "State", ">Ready", ">In hand", ">Held", ">Retrying", ">Due", ">Dead", "Oldest", ">Workers", "Pause"];
+    let heads = [
+        "Lane",
+        "State",
+        ">Ready",
+        ">In hand",
+        ">Held",
+        ">Retrying",
+        ">Due",
+        ">Dead",
+        "Oldest",
+        ">Wait p95",
+        "Ended in 5 min",
+        ">Workers",
+        "Pause",
+    ];
     let row = |(name, found): &(LaneName, Lane)| {
         let stored = |value: u64| number(picture.store.is_ok().then_some(value));
         let ready = picture.broker.is_ok().then_some(found.ready);
@@ -132,6 +115,8 @@ pub(super) fn lanes(picture: &Picture, role: Role) -> Markup {
             td.number { (stored(found.jobs(State::Queued))) }
             td.number { (stored(found.dead)) }
             td { @match found.oldest() { Some(at) => (since(at, picture.now)), None => span.quiet { "–" } } }
+            td.number { @match picture.past.wait(name, 0.95) { Some(wait) => (took(wait)), None => span.quiet { "–" } } }
+            td { (trends::five_minutes(picture, name)) }
             td.number { (stored(found.workers)) }
             td { (buttons::pausing(picture, &Target::Lane(name.clone()), role)) }
         }
@@ -232,6 +217,6 @@ fn workers(picture: &Picture) -> Markup {
                 }
             }
         }
-        p { a href="/workers" { (counted(picture.workers.len() as u64, "worker")) } }
+        p { a href=(link("/workers")) { (counted(picture.workers.len() as u64, "worker")) } }
     }
 }

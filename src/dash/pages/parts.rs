@@ -5,6 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use crate::clock::Timestamp;
+use crate::dash::place::link;
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::observe::words::{ago, count, duration, shorten, until};
 use crate::store::{IN_TURN, State};
@@ -111,17 +112,17 @@ pub fn state(state: State) -> Markup {
 
 /// A link to a lane.
 pub fn lane(name: &LaneName) -> Markup {
-    html! { a href={ "/lanes/" (name) } { (name) } }
+    html! { a href=(link(format!("/lanes/{name}"))) { (name) } }
 }
 
 /// A link to everything of a tenant.
 pub fn tenant(tenant: &Tenant) -> Markup {
-    html! { a href={ "/tenant?" (query(&[("name", tenant.as_str())])) } { (shorten(tenant.as_str(), NAME_MAX)) } }
+    html! { a href=(link(format!("/tenant?{}", query(&[("name", tenant.as_str())])))) { (shorten(tenant.as_str(), NAME_MAX)) } }
 }
 
 /// A link to the budgets of an endpoint.
 pub fn endpoint(name: &EndpointName) -> Markup {
-    html! { a href={ "/limits?" (query(&[("endpoint", name.as_str())])) } { (name) } }
+    html! { a href=(link(format!("/limits?{}", query(&[("endpoint", name.as_str())])))) { (name) } }
 }
 
 /// The query of a url; empty values are left out.

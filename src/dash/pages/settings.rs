@@ -8,6 +8,7 @@ use maud::{Markup, html};
 use super::Frame;
 use super::parts::{empty, table};
 use crate::dash::access::{Access, User};
+use crate::dash::place::link;
 use crate::dash::{Setting, Shared};
 
 /// `GET /settings`
@@ -17,7 +18,7 @@ pub(in crate::dash) async fn show(Extract(dash): Extract<Shared>, Extension(user
     let body = html! {
         h1 { "Settings" }
         p { "From " code { (settings.source) } ". They are read when a process starts; what people change since is in the "
-            a href="/audit" { "log" } "." }
+            a href=(link("/audit")) { "log" } "." }
         @for warning in &settings.warnings { p.problem { (warning) } }
         section aria-labelledby="effective" {
             h2 #effective { "In effect" }

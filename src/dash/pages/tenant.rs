@@ -13,6 +13,7 @@ use crate::dash::Shared;
 use crate::dash::access::{Role, User};
 use crate::dash::forms::Flash;
 use crate::dash::live::Snapshot;
+use crate::dash::place::link;
 use crate::job::Tenant;
 use crate::job::control::Target;
 use crate::store::{JobFilter, LetterFilter};
@@ -56,12 +57,12 @@ pub(in crate::dash) async fn show(
         section aria-labelledby="jobs" {
             h2 #jobs { "Its latest jobs" }
             @if rows.is_empty() { (super::parts::empty("No job of it is known.")) }
-            @else { (jobs::rows_of(&rows, now)) p { a href={ "/jobs?" (of_it) } { "All its jobs" } } }
+            @else { (jobs::rows_of(&rows, now)) p { a href=(link(format!("/jobs?{of_it}"))) { "All its jobs" } } }
         }
         section aria-labelledby="letters" {
             h2 #letters { "Its dead letters" }
             @if letters.is_empty() { (super::parts::empty("It has none.")) }
-            @else { (dead::list(&letters, now, true)) p { a href={ "/dead?" (of_it) } { "All its dead letters" } } }
+            @else { (dead::list(&letters, now, true)) p { a href=(link(format!("/dead?{of_it}"))) { "All its dead letters" } } }
         }
     };
     let mut frame = Frame::new(&title, "", &user, seen.as_deref(), "tenant");

@@ -30,9 +30,9 @@ use super::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
     CancelAnswer, Claim, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
     HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, OperationStore,
-    Payload, Piece, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore,
-    SlotUse, StateCount, StepWish, Stepped, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow,
-    WorkerStore,
+    Payload, Piece, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk,
+    SlotStore, SlotUse, StateCount, StepWish, Stepped, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId,
+    WorkerRow, WorkerStore,
 };
 use crate::clock::Timestamp;
 use crate::db;

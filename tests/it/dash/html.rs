@@ -3,10 +3,67 @@
 /// Elements that have no end.
 const VOID: &[&str] = &["meta", "link", "input", "br"];
 const ELEMENTS: &[&str] = &[
-    "!doctype", "html", "head", "meta", "title", "link", "script", "body", "a", "header", "nav", "ul", "ol", "li", "p",
-    "span", "form", "button", "div", "strong", "time", "main", "footer", "noscript", "section", "h1", "h2", "h3",
-    "table", "thead", "tbody", "tr", "th", "td", "meter", "label", "select", "option", "input", "dl", "dt", "dd",
-    "pre", "code", "br", "b", "small", "em", "i", "details", "summary", "hr", "textarea",
+    "!doctype",
+    "html",
+    "head",
+    "meta",
+    "title",
+    "link",
+    "script",
+    "body",
+    "a",
+    "header",
+    "nav",
+    "ul",
+    "ol",
+    "li",
+    "p",
+    "span",
+    "form",
+    "button",
+    "div",
+    "strong",
+    "time",
+    "main",
+    "footer",
+    "noscript",
+    "section",
+    "h1",
+    "h2",
+    "h3",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "meter",
+    "label",
+    "select",
+    "option",
+    "input",
+    "dl",
+    "dt",
+    "dd",
+    "pre",
+    "code",
+    "br",
+    "b",
+    "small",
+    "em",
+    "i",
+    "details",
+    "summary",
+    "hr",
+    "figure",
+    "figcaption",
+    "svg",
+    "path",
+    "rect",
+    "g",
+    "dialog",
+    "kbd",
+    "textarea",
 ];
 const ATTRIBUTES: &[&str] = &[
     "lang",
@@ -47,18 +104,32 @@ const ATTRIBUTES: &[&str] = &[
     "placeholder",
     "aria-describedby",
     "hidden",
+    "viewBox",
+    "data-key",
+    "aria-pressed",
     "maxlength",
+    "preserveAspectRatio",
+    "d",
+    "x",
+    "y",
+    "width",
+    "height",
     "rows",
 ];
 
 /// Fails when `page` holds anything that our templates do not write.
 pub fn check(path: &str, page: &str) {
+    check_below("", path, page);
+}
+
+/// The same of a dashboard below a base path: no address leads out of it.
+pub fn check_below(base: &str, path: &str, page: &str) {
     let mut open: Vec<&str> = Vec::new();
     let mut rest = page;
     while let Some(at) = rest.find('<') {
         let text = &rest[..at];
         assert!(!text.contains('>'), "{path}: a bare > in {text:?}");
-        let (tag, tail) = element(path, &rest[at + 1..]);
+        let (tag, tail) = element(base, path, &rest[at + 1..]);
         rest = tail;
         if let Some(name) = tag.strip_prefix('/') {
             assert_eq!(open.pop(), Some(name), "{path}: </{name}> closes another element");
@@ -70,7 +141,7 @@ pub fn check(path: &str, page: &str) {
 }
 
 /// The element's name (with `/` of an end), and what follows it.
-fn element<'a>(path: &str, tag: &'a str) -> (&'a str, &'a str) {
+fn element<'a>(base: &str, path: &str, tag: &'a str) -> (&'a str, &'a str) {
     let end = tag.find([' ', '>']).unwrap_or_else(|| panic!("{path}: an open tag: {tag:.60}"));
     let (name, mut rest) = tag.split_at(end);
     let name = if name.eq_ignore_ascii_case("!doctype") { "!doctype" } else { name };
@@ -92,9 +163,10 @@ fn element<'a>(path: &str, tag: &'a str) -> (&'a str, &'a str) {
             let (value, tail) = tail.split_once('"').unwrap_or_else(|| panic!("{path}: an open value: {tail:.60}"));
             assert!(!value.contains(['<', '>']), "{path}: {attribute}={value:?}");
             if matches!(attribute, "href" | "src" | "action" | "data-events") {
-                assert!(value.starts_with('/') || value.starts_with('#'), "{path}: {attribute} leads away: {value}");
+                let within = value.starts_with(&format!("{base}/")) && !value.starts_with("//");
+                assert!(within || value.starts_with('#'), "{path}: {attribute} leads away: {value}");
             }
-            source |= attribute == "src" && value.starts_with("/assets/");
+            source |= attribute == "src" && value.starts_with(&format!("{base}/assets/"));
             rest = tail;
         }
     }

@@ -14,9 +14,9 @@ use lanes::store::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
     CancelAnswer, Claim, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
     HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, OperationStore,
-    Payload, Piece, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore,
-    SlotUse, StateCount, StepWish, Stepped, Store, StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim,
-    WorkerId, WorkerRow, WorkerStore,
+    Payload, Piece, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk,
+    SlotStore, SlotUse, StateCount, StepWish, Stepped, Store, StoreError, StoreResult, TakenOver, Turn, Wake,
+    WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
