@@ -4,6 +4,7 @@ mod backends;
 mod dash;
 pub mod library;
 mod run;
+mod traces;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -55,6 +56,9 @@ pub enum AppError {
     /// A dashboard that everybody could see.
     #[error("{0} can be reached from other machines, and nobody is asked who they are: no dashboard is served there")]
     Unguarded(SocketAddr),
+    /// Traces cannot be exported.
+    #[error("{0}; set telemetry.otlp to the base url of a collector, or take it away")]
+    Traces(String),
     /// A url names no backend.
     #[error("{0}")]
     Url(String),

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::backends::Stores;
+use super::traces::Traces;
 use super::{AppError, dash, open_broker};
 use crate::broker::Broker;
 use crate::clock::{self, Clock, SharedClock, SystemClock, Timestamp};
@@ -95,6 +96,7 @@ pub fn run_worker<'a>(
             let router = pages(feed, sources, server.address(), &over);
             tokio::spawn(server.run(router, over.clone()));
         }
+        let traces = Traces::begin(&specs.telemetry, telemetry, &shared)?;
         let connections = specs.lanes.iter().map(|lane| lane.concurrency as usize).max().unwrap_or_default();
         let targets = specs.endpoints.iter().map(|endpoint| target(endpoint, connections)).collect();
         let dispatch = HttpDispatch::new(targets, Arc::clone(&shared))?;
@@ -108,7 +110,9 @@ pub fn run_worker<'a>(
             health,
             clock: clock.clone(),
         };
-        run_assembly(assembly, stop).await
+        let ended = run_assembly(assembly, stop).await;
+        traces.end().await;
+        ended
     })
 }
 

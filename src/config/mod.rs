@@ -13,6 +13,7 @@ mod reader;
 mod secret;
 mod show;
 pub mod specs;
+mod traces;
 mod value;
 
 use std::cell::RefCell;
@@ -118,11 +119,12 @@ fn specs(root: &Reader<'_>) -> Specs {
     let (dedup_window, retention) = general::windows(root);
     let worker = general::worker(root);
     let log = general::log(root);
+    let telemetry = traces::traces(root);
     let lanes = lanes::read(root);
     let (endpoints, budgets) = endpoints::read(root);
     let tenants = limits::tenants(root, &budgets);
     later::schedules(root);
-    Specs { broker, store, http, dedup_window, worker, retention, log, lanes, endpoints, tenants }
+    Specs { broker, store, http, dedup_window, worker, retention, log, telemetry, lanes, endpoints, tenants }
 }
 
 fn read_file(path: &Path) -> io::Result<String> {

@@ -31,6 +31,8 @@ pub struct Specs {
     pub retention: RetentionSpec,
     /// What is written to the log.
     pub log: LogSpec,
+    /// What is told of calls elsewhere.
+    pub telemetry: TelemetrySpec,
     /// The lanes, in the order of the file; never empty.
     pub lanes: Vec<LaneSpec>,
     /// The endpoints, in the order of the file.
@@ -60,12 +62,12 @@ pub struct HttpSpec {
     pub listen: SocketAddr,
     /// Whether it is started at all.
     pub enabled: bool,
-    /// Who may see the dashboard.
-    pub auth: AuthSpec,
     /// Begins every path of the dashboard: empty, or like `/lanes`.
     pub base_path: String,
     /// What the installation is called, shown on every page; empty = nothing.
     pub environment: String,
+    /// Who may see the dashboard.
+    pub auth: AuthSpec,
 }
 
 /// How people are asked who they are.
@@ -156,6 +158,13 @@ pub struct LogSpec {
     pub format: LogFormat,
     /// A filter such as `info` or `lanes=debug,info`.
     pub level: String,
+}
+
+/// What is told of calls elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TelemetrySpec {
+    /// Base url of the collector that takes calls as spans over OTLP/HTTP; `None` = nowhere.
+    pub otlp: Option<String>,
 }
 
 /// One lane.

@@ -193,7 +193,7 @@ impl fmt::Debug for HandlerDispatch {
 impl Dispatch for HandlerDispatch {
     async fn call(&self, call: Call) -> Outcome {
         let started_at = self.clock.now();
-        let Call { job, attempt, generation, timeout } = call;
+        let Call { job, attempt, generation, timeout, .. } = call;
         let context = JobContext { job, attempt, generation, timeout };
         // unwind safety: a handler that panicked is only ever called again as a whole, its own state is its own affair
         let handled = AssertUnwindSafe(self.handler.handle(context)).catch_unwind();

@@ -16,6 +16,7 @@ use async_trait::async_trait;
 
 use crate::job::Job;
 use crate::job::outcome::Outcome;
+use crate::job::trace::Context;
 
 /// One call that has been granted.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct Call {
     pub attempt: u32,
     /// 1, and one more for every operator's replay.
     pub generation: u32,
+    /// Its place in its trace, where traces are exported; else the publisher's is passed on as it is.
+    pub trace: Option<Context>,
     /// Most time the call may take, already bounded by the endpoint's own.
     pub timeout: Duration,
 }

@@ -104,8 +104,10 @@ impl Template {
         headers.insert(&ATTEMPT, HeaderValue::from(call.attempt));
         headers.insert(&IDEMPOTENCY_KEY, text_value(&job.idempotency_key(call.generation)));
         // a broken trace context is ignored, as W3C asks; it is no reason not to call
-        for (name, text) in [(&TRACEPARENT, &job.meta.traceparent), (&TRACESTATE, &job.meta.tracestate)] {
-            if let Some(value) = text.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+        let own = call.trace.map(|trace| trace.to_string());
+        let traceparent = own.as_ref().or(job.meta.traceparent.as_ref());
+        for (name, text) in [(&TRACEPARENT, traceparent), (&TRACESTATE, job.meta.tracestate.as_ref())] {
+            if let Some(value) = text.and_then(|text| HeaderValue::from_str(text).ok()) {
                 headers.insert(name, value);
             }
         }

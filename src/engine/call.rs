@@ -16,6 +16,7 @@ use crate::governor::Observed;
 use crate::job::CallLimits;
 use crate::job::event::{AttemptEvent, AttemptNext, Event, RateSeen};
 use crate::job::outcome::{Answer, Outcome};
+use crate::job::trace::Context;
 use crate::job::verdict::{Class, DeadReason, Verdict, WaitReason};
 use crate::policy::admit::{Admission, Suspicion, admit};
 use crate::policy::circuit::Shown;
@@ -143,6 +144,7 @@ pub(super) async fn call(ctx: Arc<LaneContext>, admitted: Admitted, cut: Cancell
         job: Arc::clone(&owned.job),
         attempt: owned.granted.attempt,
         generation: owned.granted.generation,
+        trace: trace(&ctx, &owned),
         timeout: limits.timeout,
     };
     let outcome = tokio::select! {
@@ -162,6 +164,12 @@ pub(super) async fn call(ctx: Arc<LaneContext>, admitted: Admitted, cut: Cancell
     });
     ctx.times.add(&owned.job.endpoint, outcome.duration());
     (conclude(&ctx, owned, limits, held_back, &outcome), pass)
+}
+
+/// The call's place in its trace: known before the call, which carries it, and after it, when it is told. Each claim has
+/// another token.
+fn trace(ctx: &LaneContext, owned: &Owned) -> Option<Context> {
+    ctx.telemetry.is_traced().then(|| Context::of_call(&owned.job, owned.token))
 }
 
 fn conclude(ctx: &LaneContext, owned: Owned, limits: CallLimits, held_back: Duration, outcome: &Outcome) -> Closing {
@@ -198,6 +206,7 @@ fn conclude(ctx: &LaneContext, owned: Owned, limits: CallLimits, held_back: Dura
     let event = Event::Attempt(Box::new(AttemptEvent {
         job: Arc::clone(&owned.job),
         attempt,
+        trace: trace(ctx, &owned),
         started_at: outcome.started_at,
         duration: outcome.duration(),
         status: outcome.status(),

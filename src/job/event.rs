@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::budget::Account;
+use super::trace::Context;
 use super::verdict::{Class, DeadReason, WaitReason};
 use super::{EndpointName, Job, LaneName, Tenant};
 use crate::clock::Timestamp;
@@ -139,6 +140,8 @@ pub struct AttemptEvent {
     pub job: Arc<Job>,
     /// 1 for the first call.
     pub attempt: u32,
+    /// The call's place in its trace, where traces are exported.
+    pub trace: Option<Context>,
     /// When the call began.
     pub started_at: Timestamp,
     /// How long it took.

@@ -6,6 +6,7 @@ pub mod event;
 pub mod history;
 pub mod operation;
 pub mod outcome;
+pub mod trace;
 pub mod verdict;
 pub mod wire;
 

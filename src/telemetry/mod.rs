@@ -5,12 +5,14 @@ mod by_tenant;
 mod lines;
 pub mod logs;
 pub mod metrics;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod rollup;
 mod series;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ::metrics::Recorder;
@@ -39,6 +41,13 @@ struct Inner {
     series: Series,
     rollup: Rollup,
     tally: Tally,
+    spans: OnceLock<Box<dyn Spans>>,
+}
+
+/// Where calls go as spans of their traces.
+pub trait Spans: Send + Sync {
+    /// Takes a call that has ended; never waits.
+    fn record(&self, call: &AttemptEvent);
 }
 
 /// The jobs of a lane that are alive, over all workers.
@@ -110,6 +119,7 @@ impl Telemetry {
             series: Series::new(Maker::new(recorder)),
             rollup: Rollup::default(),
             tally: Tally::default(),
+            spans: OnceLock::new(),
         }))
     }
 
@@ -216,7 +226,21 @@ impl Telemetry {
         (lane, route)
     }
 
+    /// Tells of calls as spans from now on. Only once, before anything is called.
+    pub fn trace_to(&self, spans: Box<dyn Spans>) {
+        // a second one would split traces: the first stays
+        let _second = self.0.spans.set(spans);
+    }
+
+    /// Whether calls are told as spans.
+    pub fn is_traced(&self) -> bool {
+        self.0.spans.get().is_some()
+    }
+
     fn attempt(&self, event: &AttemptEvent) {
+        if let Some(spans) = self.0.spans.get() {
+            spans.record(event);
+        }
         let (lane, route) = self.called(&event.job, event.class, event.status);
         route.attempt_duration.record(event.duration);
         if let Some(budget) = tightest(&event.rate_readings) {

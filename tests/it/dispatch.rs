@@ -147,7 +147,7 @@ fn job(meta: JobMeta) -> Job {
 }
 
 fn call(job: Job) -> Call {
-    Call { job: Arc::new(job), attempt: 1, generation: 1, timeout: Duration::from_secs(20) }
+    Call { job: Arc::new(job), attempt: 1, generation: 1, trace: None, timeout: Duration::from_secs(20) }
 }
 
 async fn answer(dispatch: &HttpDispatch, job: Job) -> Answer {

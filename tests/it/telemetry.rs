@@ -55,6 +55,7 @@ fn attempt(attempt: u32, class: Class, status: Option<u16>, next: AttemptNext) -
         held_back: Duration::ZERO,
         job: job(),
         attempt,
+        trace: None,
         started_at: Timestamp::from_secs(2),
         duration: Duration::from_millis(20),
         status,

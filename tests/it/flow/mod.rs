@@ -16,6 +16,7 @@ mod outage;
 mod pausing;
 mod retry;
 mod stopping;
+mod traces;
 
 /// Runs each test on the embedded default and on RabbitMQ with PostgreSQL, with identical expectations.
 macro_rules! on_every_backend {

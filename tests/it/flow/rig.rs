@@ -104,6 +104,8 @@ pub struct Seen {
     pub key: String,
     pub attempt: String,
     pub lane: String,
+    /// `traceparent`, and `tracestate`.
+    pub trace: (String, String),
     pub at: Timestamp,
     pub body: Bytes,
 }
@@ -213,6 +215,7 @@ async fn answer(AxumState(api): AxumState<Api>, headers: HeaderMap, body: Bytes)
         key: header("idempotency-key"),
         attempt: header("lanes-attempt"),
         lane: header("lanes-lane"),
+        trace: (header("traceparent"), header("tracestate")),
         at: api.clock.now(),
         body,
     };
