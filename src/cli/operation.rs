@@ -15,13 +15,14 @@ use super::error::{CliError, Exit};
 use super::out::note;
 use super::pause::ByArgs;
 use super::signals::Signals;
-use super::text::{count, counted, parse_duration};
+use super::text::{count, counted};
 use super::view;
 use crate::clock;
 use crate::engine::operations::{Ending, Executor};
-use crate::governor::operations::{self, Manner, Plan, interval};
+use crate::governor::operations::{self, Manner, Plan};
 use crate::governor::operator::OperatorError;
 use crate::job::operation::{Action, Operation, Phase, Selection};
+use crate::observe::words::parse_pace;
 use crate::store::Store;
 
 /// How it is carried out.
@@ -53,17 +54,6 @@ impl HowArgs {
     pub const fn is_dry(&self) -> bool {
         self.dry_run
     }
-}
-
-/// `50/1s`: so many a second.
-fn parse_pace(text: &str) -> Result<f64, String> {
-    let wrong = || format!("{text:?} is not a pace: write it like 50/1s or 600/1m");
-    let (number, per) = text.split_once('/').ok_or_else(wrong)?;
-    let number: u32 = number.trim().parse().map_err(|_| wrong())?;
-    let per = if per.starts_with(|c: char| c.is_ascii_digit()) { per.to_owned() } else { format!("1{per}") };
-    let per = parse_duration(&per).map_err(|_| wrong())?;
-    let pace = f64::from(number) / per.as_secs_f64();
-    interval(pace).map(|_| pace)
 }
 
 /// Runs it.
@@ -179,6 +169,8 @@ impl Bar {
 pub fn wrong(error: OperatorError) -> CliError {
     match error {
         OperatorError::Wrong(why) => CliError::usage(why),
+        OperatorError::NotFound(why) => CliError::not_found(why),
+        OperatorError::Publish(why) => CliError::failed(why),
         OperatorError::Store(error) => error.into(),
     }
 }

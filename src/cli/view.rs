@@ -2,26 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::job::operation::Operation;
-pub use crate::observe::documents::{account, attempt, hold, job, letter, line, pause, status, time};
-
-/// An operation on many.
-pub fn operation(operation: &Operation) -> Value {
-    let (begun, tally) = (&operation.begun, operation.tally);
-    let selection = &begun.selection;
-    json!({
-        "handle": begun.id, "action": begun.action, "phase": operation.phase,
-        "selection": {
-            "lane": selection.lane, "endpoint": selection.endpoint, "tenant": selection.tenant,
-            "reason": selection.reason, "until": time(Some(selection.until)), "not_lanes": selection.not_lanes,
-            "not_endpoints": selection.not_endpoints,
-        },
-        "planned": begun.planned, "done": tally.done, "skipped": tally.skipped, "failed": tally.failed,
-        "problem": operation.problem, "interval_ms": begun.interval.as_secs_f64() * 1e3, "actor": begun.actor,
-        "source": begun.source.as_str(), "note": begun.note, "started_at": time(Some(begun.started_at)),
-        "next_at": time(Some(operation.next_at)), "ended_at": time(operation.ended_at),
-    })
-}
+pub use crate::observe::documents::{account, attempt, hold, job, letter, line, operation, pause, status, time};
 
 /// Bytes for JSON: text where they are text, hexadecimal otherwise.
 pub fn body(bytes: &[u8]) -> Value {

@@ -92,6 +92,8 @@ impl Done {
             "cancelled" => "Cancelled: it will not be called.",
             "cancel_asked" => "It is being called now, and will not be called again.",
             "discarded" => "Discarded: the letter is deleted.",
+            "begun" => "Begun. Workers carry it out; this page shows how far it is.",
+            "ended" => "Ended. What was done stays done.",
             "edited" => "Published anew with the new body; this one is gone. What was done below leads to the new one.",
             "edited_beside" => "Published anew with the new body. This one had gone on meanwhile: both may be called.",
             _ => return None,

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response, Sse};
 use futures_util::stream;
 use maud::{Markup, PreEscaped, html};
 use serde::Deserialize;
+use uuid::Uuid;
 
 use super::access::{Role, User};
 use super::live::Snapshot;
@@ -31,6 +32,7 @@ pub(super) struct Wish {
     lane: String,
     endpoint: String,
     tenant: String,
+    operation: String,
 }
 
 /// What of a page is live.
@@ -40,6 +42,7 @@ enum View {
     Lane(LaneName),
     Limits(pages::limits::Wish),
     Workers,
+    Operation(Uuid),
     Tenant(Tenant),
     /// Only the line that all pages have.
     Health,
@@ -53,6 +56,7 @@ impl View {
             "lane" => Self::Lane(LaneName::new(&wish.lane).ok()?),
             "limits" => Self::Limits(pages::limits::Wish::new(&wish.endpoint, &wish.tenant)),
             "workers" => Self::Workers,
+            "operation" => Self::Operation(Uuid::parse_str(&wish.operation).ok()?),
             "tenant" => Self::Tenant(Tenant::new(&wish.tenant).ok()?),
             "health" => Self::Health,
             _ => return None,
@@ -66,6 +70,7 @@ impl View {
             Self::Lane(lane) => pages::lanes::one(seen, lane, role),
             Self::Limits(wish) => pages::limits::fragment(seen, wish, role),
             Self::Workers => pages::workers::all(seen),
+            Self::Operation(id) => pages::operations::fragment(seen, *id, role),
             Self::Tenant(tenant) => pages::tenant::fragment(seen, tenant, role),
             Self::Health => return None,
         })

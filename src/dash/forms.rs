@@ -98,7 +98,8 @@ impl Fields {
     }
 }
 
-fn named<T, E: ToString>(text: &str, new: impl Fn(&str) -> Result<T, E>) -> Result<Option<T>, Refused> {
+/// A name, where one is given.
+pub(super) fn named<T, E: ToString>(text: &str, new: impl Fn(&str) -> Result<T, E>) -> Result<Option<T>, Refused> {
     let given = Some(text).filter(|text| !text.is_empty());
     given.map(new).transpose().map_err(|error| Refused::wrong(error.to_string()))
 }

@@ -51,8 +51,8 @@ impl Live {
     pub fn new(clock: SharedClock) -> Self {
         let (latest, _) = watch::channel(None);
         let asked_at = AtomicI64::new(i64::MIN);
-        let (wanted, changes, changed) = Default::default();
-        Self { latest, wanted, changes, changed, watchers: AtomicUsize::new(0), asked_at, clock }
+        let (wanted, changes, altered) = Default::default();
+        Self { latest, wanted, changes, changed: altered, watchers: AtomicUsize::new(0), asked_at, clock }
     }
 
     /// Looks while somebody watches, until `stop`.

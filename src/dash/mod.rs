@@ -5,6 +5,7 @@ pub mod access;
 mod acts;
 mod api;
 mod assets;
+mod bulk;
 mod edit;
 mod events;
 mod forms;

@@ -9,7 +9,7 @@ use axum::{Router, middleware};
 
 use super::access::Role;
 use super::place::{self, Place};
-use super::{Shared, api, assets, events, forms, guard, login, pages};
+use super::{Shared, api, assets, bulk, events, forms, guard, login, pages};
 
 /// Most bytes of a request's body.
 const BODY_BYTES_MAX: usize = 8 * 1024;
@@ -67,6 +67,16 @@ pub const ROUTES: &[Route] = &[
     form("/jobs/{job}/cancel", Role::Operator, || post(forms::cancel)),
     form("/jobs/{job}/discard", Role::Admin, || post(forms::discard)),
     form("/jobs/{job}/edit", Role::Admin, || post(forms::edit).layer(DefaultBodyLimit::max(EDIT_BYTES_MAX))),
+    page("/ops", Role::Viewer, || get(pages::operations::list)),
+    page("/ops/plan", Role::Viewer, || get(pages::operations::plan)),
+    page("/ops/{operation}", Role::Viewer, || get(pages::operations::show)),
+    // what may be done to many takes the role that one of them takes
+    form("/ops", Role::Operator, || post(bulk::start)),
+    form("/ops/{operation}/cancel", Role::Operator, || post(bulk::cancel)),
+    page("/api/v1/operations", Role::Viewer, || get(api::operations::list)),
+    page("/api/v1/operations/{operation}", Role::Viewer, || get(api::operations::show)),
+    form("/api/v1/operations", Role::Operator, || post(api::operations::start)),
+    form("/api/v1/operations/{operation}/cancel", Role::Operator, || post(api::operations::cancel)),
     page("/api/v1/status", Role::Viewer, || get(api::reads::status)),
     page("/api/v1/lanes", Role::Viewer, || get(api::reads::lanes)),
     page("/api/v1/jobs", Role::Viewer, || get(api::reads::jobs)),

@@ -7,6 +7,7 @@ use crate::clock::Timestamp;
 use crate::governor::view::{AccountState, Held, Hold, LimitState};
 use crate::job::LaneName;
 use crate::job::control::{Pause, Paused};
+use crate::job::operation::Operation;
 use crate::store::{AttemptRecord, AuditRow, IN_TURN, JobRow, Letter, LetterGroup, State, WorkerRow};
 
 /// A time, or null.
@@ -152,5 +153,23 @@ pub fn status(picture: &Picture) -> Value {
         "paused": picture.paused.iter().map(paused).collect::<Vec<_>>(),
         "workers": picture.workers.iter().map(worker).collect::<Vec<_>>(),
         "problems": picture.incidents,
+    })
+}
+
+/// An operation on many.
+pub fn operation(operation: &Operation) -> Value {
+    let (begun, tally) = (&operation.begun, operation.tally);
+    let selection = &begun.selection;
+    json!({
+        "handle": begun.id, "action": begun.action, "phase": operation.phase,
+        "selection": {
+            "lane": selection.lane, "endpoint": selection.endpoint, "tenant": selection.tenant,
+            "reason": selection.reason, "until": time(Some(selection.until)), "not_lanes": selection.not_lanes,
+            "not_endpoints": selection.not_endpoints,
+        },
+        "planned": begun.planned, "done": tally.done, "skipped": tally.skipped, "failed": tally.failed,
+        "problem": operation.problem, "interval_ms": begun.interval.as_secs_f64() * 1e3, "actor": begun.actor,
+        "source": begun.source.as_str(), "note": begun.note, "started_at": time(Some(begun.started_at)),
+        "next_at": time(Some(operation.next_at)), "ended_at": time(operation.ended_at),
     })
 }

@@ -14,6 +14,7 @@ use crate::clock::Timestamp;
 use crate::governor::view::{self, AccountState, Held};
 use crate::governor::{Governor, sync};
 use crate::job::control::{Pause, Paused, Target};
+use crate::job::operation::Operation;
 use crate::job::{LaneName, wire};
 use crate::policy::health::Incident;
 use crate::policy::pacing::Budgets;
@@ -34,6 +35,9 @@ pub struct Scope {
     /// What was read of the history lately.
     pub recent: Recent,
 }
+
+/// Operations of one look.
+const OPERATIONS_MAX: usize = 50;
 
 /// One lane.
 #[derive(Debug, Clone, Default)]
@@ -90,6 +94,8 @@ pub struct Picture {
     pub accounts: Vec<AccountState>,
     /// What operators have paused, in the order of lanes, endpoints, tenants.
     pub paused: Vec<Paused>,
+    /// Operations on many, the newest first; those that ended long ago are not among them.
+    pub operations: Vec<Operation>,
     /// What needs a person, the worst first.
     pub incidents: Vec<Incident>,
     /// What was counted before.
@@ -110,6 +116,7 @@ impl Picture {
             held: Vec::new(),
             accounts: Vec::new(),
             paused: Vec::new(),
+            operations: Vec::new(),
             incidents: Vec::new(),
             past: Arc::default(),
             trails: Arc::default(),
@@ -174,6 +181,7 @@ async fn read_store(
     for (lane, letters) in store.letter_counts().await? {
         lanes.entry(lane).or_default().dead = letters;
     }
+    picture.operations = store.operations(OPERATIONS_MAX).await?;
     for worker in store.workers().await? {
         let alive = picture.now.since(worker.heartbeat_at) <= scope.lease;
         for name in worker.lanes.split(',').map(str::trim).filter(|_| alive) {

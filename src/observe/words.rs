@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::governor::view::{Hold, LimitState};
+use crate::policy::operation::interval;
 use crate::store::{IN_TURN, JobRow, State};
 
 /// Units of durations, largest first, in milliseconds.
@@ -167,6 +168,17 @@ pub fn attempts_of(row: &JobRow) -> String {
         text.push_str("; a call may have had an effect that nobody saw");
     }
     text
+}
+
+/// Reads `50/1s` or `600/m`: so many a second.
+///
+/// # Errors
+/// What is wrong and how to write it.
+pub fn parse_pace(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is not a pace: write it like 50/1s or 600/1m");
+    let (number, per) = parse_limit(text).ok().flatten().ok_or_else(wrong)?;
+    let pace = f64::from(number) / per.as_secs_f64();
+    interval(pace).map(|_| pace)
 }
 
 #[cfg(test)]

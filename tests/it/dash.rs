@@ -4,6 +4,7 @@ mod acts;
 mod api;
 mod found;
 mod html;
+mod operations;
 mod placed;
 
 use std::collections::HashMap;
@@ -283,7 +284,10 @@ async fn text(response: Response<Body>) -> String {
 }
 
 fn filled(path: &str) -> String {
-    path.replace("{lane}", "bulk").replace("{job}", &Uuid::from_u128(3).to_string()).replace("{name}", "x.css")
+    path.replace("{lane}", "bulk")
+        .replace("{operation}", &Uuid::from_u128(9).to_string())
+        .replace("{job}", &Uuid::from_u128(3).to_string())
+        .replace("{name}", "x.css")
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The same for programs: JSON in and out, problems as RFC 9457 tells them.
 
 pub(super) mod acts;
+pub(super) mod operations;
 pub(super) mod reads;
 
 use axum::body::Bytes;

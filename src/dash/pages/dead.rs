@@ -7,12 +7,14 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::Frame;
+use super::operations::begin;
 use super::parts::{empty, field, lane, query, select, since, table, tenant};
 use super::search::{self, Qualifier};
 use crate::clock::Timestamp;
-use crate::dash::access::User;
+use crate::dash::access::{Role, User};
 use crate::dash::place::link;
 use crate::dash::{Dash, Shared, mask};
+use crate::job::operation::Action;
 use crate::job::verdict::DeadReason;
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::observe::words::{count, counted, shorten};
@@ -25,6 +27,9 @@ const LETTERS_MAX: usize = 100;
 /// Most characters of a name, and of a detail.
 const NAME_MAX: usize = 60;
 const DETAIL_MAX: usize = 160;
+
+/// What can be done to all of them.
+const ACTIONS: [Action; 2] = [Action::Retry, Action::Discard];
 
 /// The filter as the url has it; empty = any.
 #[derive(Debug, Default, Clone, Deserialize)]
@@ -58,6 +63,10 @@ impl Wish {
         })
     }
 
+    fn pairs(&self) -> [(&'static str, &str); 4] {
+        [("lane", &self.lane), ("endpoint", &self.endpoint), ("tenant", &self.tenant), ("reason", &self.reason)]
+    }
+
     fn is_filter(&self) -> bool {
         [&self.lane, &self.endpoint, &self.tenant, &self.reason].iter().any(|value| !value.is_empty())
     }
@@ -89,11 +98,12 @@ pub(in crate::dash) async fn show(
         Ok(Ok((all, letters, now))) => html! {
             section aria-labelledby="groups" {
                 h2 #groups { "What they died of" }
-                (groups(&all, now))
+                (groups(&all, now, user.role))
             }
             section aria-labelledby="letters" {
                 h2 #letters { @if wish.is_filter() { "Those of the filter, the latest first" } @else { "The latest" } }
                 (list(&letters, now, wish.is_filter()))
+                @if !letters.is_empty() { p { (begin(&ACTIONS, &wish.pairs(), user.role)) } }
             }
         },
     };
@@ -113,9 +123,7 @@ fn qualifiers(dash: &Dash) -> Vec<Qualifier<'_>> {
 }
 
 fn form(dash: &Shared, wish: &Wish) -> Markup {
-    let given: [(&str, &str); 4] =
-        [("lane", &wish.lane), ("endpoint", &wish.endpoint), ("tenant", &wish.tenant), ("reason", &wish.reason)];
-    let shown = wish.q.clone().unwrap_or_else(|| search::text(&given));
+    let shown = wish.q.clone().unwrap_or_else(|| search::text(&wish.pairs()));
     let scope = dash.source.scope();
     let mut endpoints: Vec<&str> = scope.budgets.endpoints.keys().map(EndpointName::as_str).collect();
     endpoints.sort_unstable();
@@ -132,11 +140,14 @@ fn form(dash: &Shared, wish: &Wish) -> Markup {
     }
 }
 
-fn groups(groups: &[LetterGroup], now: Timestamp) -> Markup {
+fn groups(groups: &[LetterGroup], now: Timestamp, role: Role) -> Markup {
     let row = |group: &LetterGroup| {
         let endpoint = group.endpoint.as_deref().unwrap_or_default();
         let tenant_name = group.tenant.as_ref().map(Tenant::as_str).unwrap_or_default();
-        let these = query(&[("endpoint", endpoint), ("reason", group.reason.as_str()), ("tenant", tenant_name)]);
+        let pairs = [("endpoint", endpoint), ("reason", group.reason.as_str()), ("tenant", tenant_name)];
+        let these = query(&pairs);
+        // what can't be told from the others by these is not acted on by them
+        let is_whole = group.endpoint.is_some() && group.tenant.is_some();
         html! {
             td { @if endpoint.is_empty() { span.quiet { "not known" } } @else { (shorten(endpoint, NAME_MAX)) } }
             td { a href=(link(format!("/dead?{these}"))) { (group.reason.as_str().replace('_', " ")) } }
@@ -144,6 +155,7 @@ fn groups(groups: &[LetterGroup], now: Timestamp) -> Markup {
             td.number { (count(group.letters)) }
             td { (since(group.first_at, now)) }
             td { (since(group.last_at, now)) }
+            td { @if is_whole { (begin(&ACTIONS, &pairs, role)) } }
         }
     };
     let rows: Vec<Markup> = groups.iter().map(row).collect();
@@ -153,7 +165,7 @@ fn groups(groups: &[LetterGroup], now: Timestamp) -> Markup {
     let all = groups.iter().map(|group| group.letters).sum();
     html! {
         p { (counted(all, "letter")) " in " (counted(groups.len() as u64, "group")) @if groups.len() == GROUPS_MAX { ", the largest only" } }
-        (table("Dead letters by cause", &["Endpoint", "Reason", "Tenant", ">Letters", "First", "Last"], &rows))
+        (table("Dead letters by cause", &["Endpoint", "Reason", "Tenant", ">Letters", "First", "Last", "Act"], &rows))
     }
 }
 

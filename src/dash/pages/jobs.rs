@@ -8,12 +8,14 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::Frame;
+use super::operations::begin;
 use super::parts::{empty, endpoint, field, lane, next, query, select, since, state, table, tenant};
 use super::search::{self, Qualifier};
 use crate::clock::Timestamp;
 use crate::dash::access::User;
 use crate::dash::place::link;
 use crate::dash::{Dash, Shared};
+use crate::job::operation::Action;
 use crate::job::verdict::{DeadReason, WaitReason};
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::observe::words::shorten;
@@ -56,6 +58,16 @@ impl Wish {
 
     fn is_filter(&self) -> bool {
         self.pairs("").iter().any(|(_, value)| !value.is_empty())
+    }
+
+    /// Whether it shows those that wait, of somebody: they can be cancelled together.
+    fn waits(&self) -> bool {
+        let of_somebody = [&self.lane, &self.endpoint, &self.tenant].iter().any(|value| !value.is_empty());
+        self.state == State::Waiting.as_str() && self.id.is_empty() && of_somebody
+    }
+
+    fn conditions(&self) -> [(&'static str, &str); 4] {
+        [("lane", &self.lane), ("endpoint", &self.endpoint), ("tenant", &self.tenant), ("reason", &self.reason)]
     }
 
     /// What the store is asked for; or what is wrong, as a sentence.
@@ -110,7 +122,10 @@ pub(in crate::dash) async fn list(
             let asked = dash.read(async |store| Ok((store.jobs(&filter).await?, store.time().await?))).await;
             match asked {
                 Err(unreadable) => return unreadable.into_response(),
-                Ok((rows, now)) => page(&wish, rows, now),
+                Ok((rows, now)) => html! {
+                    (page(&wish, rows, now))
+                    @if wish.waits() { p { (begin(&[Action::Cancel], &wish.conditions(), user.role)) } }
+                },
             }
         }
     };

@@ -11,6 +11,7 @@ pub mod job;
 pub mod jobs;
 pub mod lanes;
 pub mod limits;
+pub mod operations;
 pub mod overview;
 pub mod parts;
 mod search;
@@ -32,12 +33,13 @@ use super::place::{self, link};
 use super::{Dash, Unreadable, assets};
 
 /// Pages of the navigation: name, path, and the key that leads there after `g` (empty = none).
-const NAVIGATION: [(&str, &str, &str); 8] = [
+const NAVIGATION: [(&str, &str, &str); 9] = [
     ("Overview", "/", "o"),
     ("Lanes", "/lanes", "l"),
     ("Jobs", "/jobs", "j"),
     ("Limits", "/limits", "r"),
     ("Dead letters", "/dead", "d"),
+    ("Operations", "/ops", "p"),
     ("Workers", "/workers", "w"),
     ("Audit", "/audit", "a"),
     ("Settings", "/settings", "s"),

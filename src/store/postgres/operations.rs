@@ -1,18 +1,20 @@
 //! Operations on many: a step acts on some of them and moves the operation on in one transaction.
 
+use async_trait::async_trait;
 use sqlx::postgres::PgArguments;
 use sqlx::query::{QueryAs, QueryScalar};
 use sqlx::{PgConnection, PgPool, Postgres};
 use uuid::Uuid;
 
-use super::{begin, controls, end, letters, many};
+use super::{PgStore, begin, controls, end, letters, many};
 use crate::clock::Timestamp;
 use crate::job::operation::{Action, Group, NewOperation, Operation, Selection};
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::store::fault::{Answer, free_text, limit as rows_limit};
 use crate::store::record::{OperationRecord, PlaceRecord, PlanRecord, Progress, names, operation_columns, run_of};
 use crate::store::{
-    AuditEntry, BATCH_BYTES_MAX, Claim, LIST_MAX, OPERATIONS_RUNNING_MAX, RAW_MAX, RawAnswer, StepWish, Stepped,
+    AuditEntry, BATCH_BYTES_MAX, Claim, LIST_MAX, OPERATIONS_RUNNING_MAX, OperationStore, RAW_MAX, RawAnswer, StepWish,
+    Stepped, StoreResult,
 };
 
 /// The conditions of a selection, from $1 to $7 ($5 and $6: not those).
@@ -116,13 +118,13 @@ macro_rules! selects {
 selects!(QueryAs<'_, Postgres, T, PgArguments>);
 selects!(QueryScalar<'_, Postgres, T, PgArguments>);
 
-pub async fn plan(pool: &PgPool, action: Action, selection: &Selection) -> Answer<Vec<Group>> {
+async fn plan(pool: &PgPool, action: Action, selection: &Selection) -> Answer<Vec<Group>> {
     let sql = if action.is_of_letters() { PLAN_LETTERS } else { PLAN_JOBS };
     let groups: Vec<PlanRecord> = sqlx::query_as(sql).selection(selection, LIST_MAX).fetch_all(pool).await?;
     groups.into_iter().map(PlanRecord::group).collect()
 }
 
-pub async fn start(pool: &PgPool, new: &NewOperation, claim: Option<Claim>, line: &AuditEntry) -> Answer<bool> {
+async fn start(pool: &PgPool, new: &NewOperation, claim: Option<Claim>, line: &AuditEntry) -> Answer<bool> {
     let mut tx = begin(pool).await?;
     let answer = start_in(&mut tx, new, claim, line).await;
     end(tx, answer).await
@@ -163,18 +165,18 @@ async fn start_in(db: &mut PgConnection, new: &NewOperation, claim: Option<Claim
     Ok(true)
 }
 
-pub async fn list(pool: &PgPool, most: usize) -> Answer<Vec<Operation>> {
+async fn list(pool: &PgPool, most: usize) -> Answer<Vec<Operation>> {
     let records: Vec<OperationRecord> =
         sqlx::query_as(LIST).bind(rows_limit(most.min(LIST_MAX))).fetch_all(pool).await?;
     records.into_iter().map(OperationRecord::operation).collect()
 }
 
-pub async fn one(pool: &PgPool, id: Uuid) -> Answer<Option<Operation>> {
+async fn one(pool: &PgPool, id: Uuid) -> Answer<Option<Operation>> {
     let record: Option<OperationRecord> = sqlx::query_as(ONE).bind(id).fetch_optional(pool).await?;
     record.map(OperationRecord::operation).transpose()
 }
 
-pub async fn claim(pool: &PgPool, claim: Claim, now: Timestamp) -> Answer<Option<Operation>> {
+async fn claim_due(pool: &PgPool, claim: Claim, now: Timestamp) -> Answer<Option<Operation>> {
     let record: Option<OperationRecord> = sqlx::query_as(CLAIM)
         .bind(claim.token)
         .bind(claim.until.as_micros())
@@ -184,7 +186,7 @@ pub async fn claim(pool: &PgPool, claim: Claim, now: Timestamp) -> Answer<Option
     record.map(OperationRecord::operation).transpose()
 }
 
-pub async fn step(pool: &PgPool, id: Uuid, wish: &StepWish) -> Answer<Option<Stepped>> {
+async fn step(pool: &PgPool, id: Uuid, wish: &StepWish) -> Answer<Option<Stepped>> {
     let mut tx = begin(pool).await?;
     let answer = step_in(&mut tx, id, wish).await;
     end(tx, answer).await
@@ -263,7 +265,7 @@ async fn next_letters(
     Ok(progress)
 }
 
-pub async fn tell_raw(pool: &PgPool, id: Uuid, wish: &StepWish, answers: &[RawAnswer]) -> Answer<Option<Operation>> {
+async fn tell_raw(pool: &PgPool, id: Uuid, wish: &StepWish, answers: &[RawAnswer]) -> Answer<Option<Operation>> {
     let mut tx = begin(pool).await?;
     let answer = tell_raw_in(&mut tx, id, wish, answers).await;
     end(tx, answer).await
@@ -291,12 +293,12 @@ async fn tell_raw_in(
     Ok(Some(write(db, operation, progress, wish).await?.operation))
 }
 
-pub async fn leave(pool: &PgPool, id: Uuid, token: Uuid) -> Answer<()> {
+async fn leave(pool: &PgPool, id: Uuid, token: Uuid) -> Answer<()> {
     sqlx::query(LEAVE).bind(id).bind(token).execute(pool).await?;
     Ok(())
 }
 
-pub async fn cancel(pool: &PgPool, id: Uuid, line: &AuditEntry) -> Answer<bool> {
+async fn cancel(pool: &PgPool, id: Uuid, line: &AuditEntry) -> Answer<bool> {
     let mut tx = begin(pool).await?;
     let answer = cancel_in(&mut tx, id, line).await;
     end(tx, answer).await
@@ -310,6 +312,49 @@ async fn cancel_in(db: &mut PgConnection, id: Uuid, line: &AuditEntry) -> Answer
     Ok(cancelled.rows_affected() == 1)
 }
 
-pub async fn purge(pool: &PgPool, before: Timestamp) -> Answer<u64> {
+async fn purge(pool: &PgPool, before: Timestamp) -> Answer<u64> {
     Ok(sqlx::query(PURGE).bind(before.as_micros()).execute(pool).await?.rows_affected())
+}
+
+#[async_trait]
+impl OperationStore for PgStore {
+    async fn plan(&self, action: Action, selection: &Selection) -> StoreResult<Vec<Group>> {
+        self.run("plan an operation", plan(&self.pool, action, selection)).await
+    }
+
+    async fn start_operation(&self, new: &NewOperation, claim: Option<Claim>, line: &AuditEntry) -> StoreResult<bool> {
+        self.run("start an operation", start(&self.pool, new, claim, line)).await
+    }
+
+    async fn operations(&self, limit: usize) -> StoreResult<Vec<Operation>> {
+        self.run("operations", list(&self.pool, limit)).await
+    }
+
+    async fn operation(&self, id: Uuid) -> StoreResult<Option<Operation>> {
+        self.run("operation", one(&self.pool, id)).await
+    }
+
+    async fn claim_operation(&self, claim: Claim, now: Timestamp) -> StoreResult<Option<Operation>> {
+        self.run("claim an operation", claim_due(&self.pool, claim, now)).await
+    }
+
+    async fn step_operation(&self, id: Uuid, wish: &StepWish) -> StoreResult<Option<Stepped>> {
+        self.run("make a step of an operation", step(&self.pool, id, wish)).await
+    }
+
+    async fn tell_raw(&self, id: Uuid, wish: &StepWish, answers: &[RawAnswer]) -> StoreResult<Option<Operation>> {
+        self.run("make a step of an operation", tell_raw(&self.pool, id, wish, answers)).await
+    }
+
+    async fn leave_operation(&self, id: Uuid, token: Uuid) -> StoreResult<()> {
+        self.run("leave an operation", leave(&self.pool, id, token)).await
+    }
+
+    async fn cancel_operation(&self, id: Uuid, line: &AuditEntry) -> StoreResult<bool> {
+        self.run("cancel an operation", cancel(&self.pool, id, line)).await
+    }
+
+    async fn purge_operations(&self, before: Timestamp) -> StoreResult<u64> {
+        self.run("purge operations", purge(&self.pool, before)).await
+    }
 }

@@ -6,6 +6,7 @@ mod claims;
 mod history;
 mod controls;
 mod letters;
+mod many;
 mod operations;
 mod operator;
 mod readings;
@@ -24,18 +25,16 @@ use uuid::Uuid;
 use super::fault::{Answer, bounded};
 use super::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
-    CancelAnswer, Claim, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
-    HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, OperationStore,
-    Payload, Piece, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk,
-    SlotStore, SlotUse, StateCount, StepWish, Stepped, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId,
-    WorkerRow, WorkerStore,
+    CancelAnswer, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
+    HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, Payload, Piece,
+    Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount,
+    StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::LaneName;
 use crate::job::budget::{Account, Take, Taken};
 use crate::job::history::{Count, Measure, Pieces, Series, Step};
-use crate::job::operation::{Action, Group, NewOperation, Operation, Selection};
 
 /// A store in an SQLite file.
 #[derive(Debug, Clone)]
@@ -295,49 +294,6 @@ impl LetterStore for SqliteStore {
 
     async fn purge_letters(&self, before: Timestamp, limit: usize) -> StoreResult<u64> {
         self.run("purge letters", letters::purge(&self.db, before, limit)).await
-    }
-}
-
-#[async_trait]
-impl OperationStore for SqliteStore {
-    async fn plan(&self, action: Action, selection: &Selection) -> StoreResult<Vec<Group>> {
-        self.run("plan an operation", operations::plan(&self.db, action, selection)).await
-    }
-
-    async fn start_operation(&self, new: &NewOperation, claim: Option<Claim>, line: &AuditEntry) -> StoreResult<bool> {
-        self.run("start an operation", operations::start(&self.db, new, claim, line)).await
-    }
-
-    async fn operations(&self, limit: usize) -> StoreResult<Vec<Operation>> {
-        self.run("operations", operations::list(&self.db, limit)).await
-    }
-
-    async fn operation(&self, id: Uuid) -> StoreResult<Option<Operation>> {
-        self.run("operation", operations::one(&self.db, id)).await
-    }
-
-    async fn claim_operation(&self, claim: Claim, now: Timestamp) -> StoreResult<Option<Operation>> {
-        self.run("claim an operation", operations::claim(&self.db, claim, now)).await
-    }
-
-    async fn step_operation(&self, id: Uuid, wish: &StepWish) -> StoreResult<Option<Stepped>> {
-        self.run("make a step of an operation", operations::step(&self.db, id, wish)).await
-    }
-
-    async fn tell_raw(&self, id: Uuid, wish: &StepWish, answers: &[RawAnswer]) -> StoreResult<Option<Operation>> {
-        self.run("make a step of an operation", operations::tell_raw(&self.db, id, wish, answers)).await
-    }
-
-    async fn leave_operation(&self, id: Uuid, token: Uuid) -> StoreResult<()> {
-        self.run("leave an operation", operations::leave(&self.db, id, token)).await
-    }
-
-    async fn cancel_operation(&self, id: Uuid, line: &AuditEntry) -> StoreResult<bool> {
-        self.run("cancel an operation", operations::cancel(&self.db, id, line)).await
-    }
-
-    async fn purge_operations(&self, before: Timestamp) -> StoreResult<u64> {
-        self.run("purge operations", operations::purge(&self.db, before)).await
     }
 }
 

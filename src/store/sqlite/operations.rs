@@ -1,23 +1,21 @@
 //! Operations on many: a step acts on some of them and moves the operation on in one transaction.
 
+use async_trait::async_trait;
 use sqlx::query::{QueryAs, QueryScalar};
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{Sqlite as Dialect, SqliteConnection};
 use uuid::Uuid;
 
-use super::{begin, controls, letters, operator, rows};
+use super::{SqliteStore, begin, controls, letters, many, rows};
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::operation::{Action, Group, NewOperation, Operation, Selection};
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::store::fault::{Answer, free_text, limit as rows_limit};
-use crate::store::letter::in_order;
-use crate::store::record::{
-    OperationRecord, PlaceRecord, PlanRecord, Progress, key_of, names, operation_columns, run_of,
-};
+use crate::store::record::{OperationRecord, PlaceRecord, PlanRecord, Progress, names, operation_columns, run_of};
 use crate::store::{
-    AuditEntry, BATCH_BYTES_MAX, Claim, LIST_MAX, OPERATIONS_RUNNING_MAX, RAW_MAX, RawAnswer, RawLetter, Replayed,
-    StepWish, Stepped, transition,
+    AuditEntry, BATCH_BYTES_MAX, Claim, LIST_MAX, OPERATIONS_RUNNING_MAX, OperationStore, RAW_MAX, RawAnswer, StepWish,
+    Stepped, StoreResult, transition,
 };
 
 /// The conditions of a selection, from ?1 to ?7 (?5 and ?6: not those).
@@ -114,13 +112,13 @@ macro_rules! selects {
 selects!(QueryAs<'_, Dialect, T, SqliteArguments>);
 selects!(QueryScalar<'_, Dialect, T, SqliteArguments>);
 
-pub async fn plan(db: &Sqlite, action: Action, selection: &Selection) -> Answer<Vec<Group>> {
+async fn plan(db: &Sqlite, action: Action, selection: &Selection) -> Answer<Vec<Group>> {
     let sql = if action.is_of_letters() { PLAN_LETTERS } else { PLAN_JOBS };
     let groups: Vec<PlanRecord> = sqlx::query_as(sql).selection(selection, LIST_MAX)?.fetch_all(&db.read).await?;
     groups.into_iter().map(PlanRecord::group).collect()
 }
 
-pub async fn start(db: &Sqlite, new: &NewOperation, claim: Option<Claim>, line: &AuditEntry) -> Answer<bool> {
+async fn start(db: &Sqlite, new: &NewOperation, claim: Option<Claim>, line: &AuditEntry) -> Answer<bool> {
     let mut tx = begin(db).await?;
     let answer = start_in(&mut tx, new, claim, line).await?;
     tx.commit().await?;
@@ -167,18 +165,18 @@ async fn start_in(
     Ok(true)
 }
 
-pub async fn list(db: &Sqlite, most: usize) -> Answer<Vec<Operation>> {
+async fn list(db: &Sqlite, most: usize) -> Answer<Vec<Operation>> {
     let records: Vec<OperationRecord> =
         sqlx::query_as(LIST).bind(rows_limit(most.min(LIST_MAX))).fetch_all(&db.read).await?;
     records.into_iter().map(OperationRecord::operation).collect()
 }
 
-pub async fn one(db: &Sqlite, id: Uuid) -> Answer<Option<Operation>> {
+async fn one(db: &Sqlite, id: Uuid) -> Answer<Option<Operation>> {
     let record: Option<OperationRecord> = sqlx::query_as(ONE).bind(id).fetch_optional(&db.read).await?;
     record.map(OperationRecord::operation).transpose()
 }
 
-pub async fn claim(db: &Sqlite, claim: Claim, now: Timestamp) -> Answer<Option<Operation>> {
+async fn claim_due(db: &Sqlite, claim: Claim, now: Timestamp) -> Answer<Option<Operation>> {
     let record: Option<OperationRecord> = sqlx::query_as(CLAIM)
         .bind(claim.token)
         .bind(claim.until.as_micros())
@@ -188,7 +186,7 @@ pub async fn claim(db: &Sqlite, claim: Claim, now: Timestamp) -> Answer<Option<O
     record.map(OperationRecord::operation).transpose()
 }
 
-pub async fn step(db: &Sqlite, id: Uuid, wish: &StepWish) -> Answer<Option<Stepped>> {
+async fn step(db: &Sqlite, id: Uuid, wish: &StepWish) -> Answer<Option<Stepped>> {
     let mut tx = begin(db).await?;
     let answer = step_in(&mut tx, id, wish).await?;
     tx.commit().await?;
@@ -265,51 +263,18 @@ async fn next_letters(
     let (is_raw, run) = run_of(&places, action == Action::Retry, RAW_MAX, BATCH_BYTES_MAX);
     places.truncate(run);
     if is_raw {
-        return Ok(Progress::of_raw(&places, whole(db, &places).await?));
+        return Ok(Progress::of_raw(&places, many::whole(db, &places).await?));
     }
     let mut progress = match action {
-        Action::Retry => replay(db, &places, wish.now).await?,
-        Action::Discard | Action::Cancel => discard(db, &places).await?,
+        Action::Retry => many::replay(db, &places, wish.now).await?,
+        Action::Discard | Action::Cancel => many::discard(db, &places).await?,
     };
     progress.cursor = places.last().map(|place| (place.died_at, place.instance));
     progress.is_last = run == found && found < wish.most;
     Ok(progress)
 }
 
-async fn whole(db: &mut SqliteConnection, places: &[PlaceRecord]) -> Answer<Vec<RawLetter>> {
-    let mut records = Vec::with_capacity(places.len());
-    for place in places {
-        records.extend(letters::full(&mut *db, place.instance).await?);
-    }
-    Ok(in_order(places, records))
-}
-
-async fn discard(db: &mut SqliteConnection, places: &[PlaceRecord]) -> Answer<Progress> {
-    for place in places {
-        letters::remove(&mut *db, place.instance).await?;
-    }
-    let instances: Vec<Uuid> = places.iter().map(|place| place.instance).collect();
-    letters::forget(db, &instances).await?;
-    Ok(Progress { done: instances.len() as u64, ..Progress::default() })
-}
-
-async fn replay(db: &mut SqliteConnection, places: &[PlaceRecord], now: Timestamp) -> Answer<Progress> {
-    let mut progress = Progress::default();
-    for place in places {
-        if let Err(why) = key_of(place) {
-            progress.fail(&why);
-            continue;
-        }
-        match operator::replay_in(&mut *db, place.instance, now).await? {
-            Replayed::Waiting(_) => progress.done += 1,
-            // a late copy of the message ran meanwhile: the letter is out of date
-            Replayed::Raw(_) | Replayed::NotFound => progress.skipped += 1,
-        }
-    }
-    Ok(progress)
-}
-
-pub async fn tell_raw(db: &Sqlite, id: Uuid, wish: &StepWish, answers: &[RawAnswer]) -> Answer<Option<Operation>> {
+async fn tell_raw(db: &Sqlite, id: Uuid, wish: &StepWish, answers: &[RawAnswer]) -> Answer<Option<Operation>> {
     let mut tx = begin(db).await?;
     let answer = tell_raw_in(&mut tx, id, wish, answers).await?;
     tx.commit().await?;
@@ -338,12 +303,12 @@ async fn tell_raw_in(
     Ok(Some(write(db, operation, progress, wish).await?.operation))
 }
 
-pub async fn leave(db: &Sqlite, id: Uuid, token: Uuid) -> Answer<()> {
+async fn leave(db: &Sqlite, id: Uuid, token: Uuid) -> Answer<()> {
     sqlx::query(LEAVE).bind(id).bind(token).execute(&db.write).await?;
     Ok(())
 }
 
-pub async fn cancel(db: &Sqlite, id: Uuid, line: &AuditEntry) -> Answer<bool> {
+async fn cancel(db: &Sqlite, id: Uuid, line: &AuditEntry) -> Answer<bool> {
     let mut tx = begin(db).await?;
     let answer = cancel_in(&mut tx, id, line).await?;
     tx.commit().await?;
@@ -358,6 +323,49 @@ async fn cancel_in(db: &mut SqliteConnection, id: Uuid, line: &AuditEntry) -> An
     Ok(cancelled.rows_affected() == 1)
 }
 
-pub async fn purge(db: &Sqlite, before: Timestamp) -> Answer<u64> {
+async fn purge(db: &Sqlite, before: Timestamp) -> Answer<u64> {
     Ok(sqlx::query(PURGE).bind(before.as_micros()).execute(&db.write).await?.rows_affected())
+}
+
+#[async_trait]
+impl OperationStore for SqliteStore {
+    async fn plan(&self, action: Action, selection: &Selection) -> StoreResult<Vec<Group>> {
+        self.run("plan an operation", plan(&self.db, action, selection)).await
+    }
+
+    async fn start_operation(&self, new: &NewOperation, claim: Option<Claim>, line: &AuditEntry) -> StoreResult<bool> {
+        self.run("start an operation", start(&self.db, new, claim, line)).await
+    }
+
+    async fn operations(&self, limit: usize) -> StoreResult<Vec<Operation>> {
+        self.run("operations", list(&self.db, limit)).await
+    }
+
+    async fn operation(&self, id: Uuid) -> StoreResult<Option<Operation>> {
+        self.run("operation", one(&self.db, id)).await
+    }
+
+    async fn claim_operation(&self, claim: Claim, now: Timestamp) -> StoreResult<Option<Operation>> {
+        self.run("claim an operation", claim_due(&self.db, claim, now)).await
+    }
+
+    async fn step_operation(&self, id: Uuid, wish: &StepWish) -> StoreResult<Option<Stepped>> {
+        self.run("make a step of an operation", step(&self.db, id, wish)).await
+    }
+
+    async fn tell_raw(&self, id: Uuid, wish: &StepWish, answers: &[RawAnswer]) -> StoreResult<Option<Operation>> {
+        self.run("make a step of an operation", tell_raw(&self.db, id, wish, answers)).await
+    }
+
+    async fn leave_operation(&self, id: Uuid, token: Uuid) -> StoreResult<()> {
+        self.run("leave an operation", leave(&self.db, id, token)).await
+    }
+
+    async fn cancel_operation(&self, id: Uuid, line: &AuditEntry) -> StoreResult<bool> {
+        self.run("cancel an operation", cancel(&self.db, id, line)).await
+    }
+
+    async fn purge_operations(&self, before: Timestamp) -> StoreResult<u64> {
+        self.run("purge operations", purge(&self.db, before)).await
+    }
 }
