@@ -20,7 +20,6 @@ use super::view;
 use crate::clock;
 use crate::engine::operations::{Ending, Executor};
 use crate::governor::operations::{self, Manner, Plan};
-use crate::governor::operator::OperatorError;
 use crate::job::operation::{Action, Operation, Phase, Selection};
 use crate::observe::words::parse_pace;
 use crate::store::Store;
@@ -72,7 +71,7 @@ pub async fn run(mut ctx: Context, action: Action, selection: Selection, how: Ho
     let (claim, speaker, id) = (executor.claim(), how.by.speaker(), Uuid::new_v4());
     let manner = Manner { id, per_second: how.pace, claim: (!how.detach).then_some(claim) };
     let now = store.time().await?;
-    let begun = operations::start(&*store, action, &plan, manner, &speaker, now).await.map_err(wrong)?;
+    let begun = operations::start(&*store, action, &plan, manner, &speaker, now).await?;
     if how.detach {
         note(format_args!("operation {id} is left to the workers: lanes ops watch {id}"));
         let operation = found(&*store, id).await?;
@@ -162,16 +161,6 @@ impl Bar {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// What an operator wanted wrong, or the store's error.
-pub fn wrong(error: OperatorError) -> CliError {
-    match error {
-        OperatorError::Wrong(why) => CliError::usage(why),
-        OperatorError::NotFound(why) => CliError::not_found(why),
-        OperatorError::Publish(why) => CliError::failed(why),
-        OperatorError::Store(error) => error.into(),
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Live {
     wanted: Notify,
     /// How often somebody has changed something here: what was seen before is old then.
     changes: AtomicU64,
-    changed: Notify,
+    look_now: Notify,
     watchers: AtomicUsize,
     /// When a page was asked for last.
     asked_at: AtomicI64,
@@ -51,8 +51,8 @@ impl Live {
     pub fn new(clock: SharedClock) -> Self {
         let (latest, _) = watch::channel(None);
         let asked_at = AtomicI64::new(i64::MIN);
-        let (wanted, changes, altered) = Default::default();
-        Self { latest, wanted, changes, changed: altered, watchers: AtomicUsize::new(0), asked_at, clock }
+        let (wanted, changes, look_now) = Default::default();
+        Self { latest, wanted, changes, look_now, watchers: AtomicUsize::new(0), asked_at, clock }
     }
 
     /// Looks while somebody watches, until `stop`.
@@ -73,7 +73,7 @@ impl Live {
             self.latest.send_replace(Some(Arc::new(Snapshot { number, taken_at, changes, picture })));
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.changed.notified() => {}
+                () = self.look_now.notified() => {}
                 () = clock::sleep(&*self.clock, EVERY) => {}
             }
         }
@@ -99,7 +99,7 @@ impl Live {
     /// Somebody has changed something: he is not shown what was before.
     pub fn change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
-        self.changed.notify_one();
+        self.look_now.notify_one();
     }
 
     /// Watches until dropped.

@@ -174,7 +174,8 @@ async function main() {
   const tab = await open();
   await tab.go("/dead");
   const job = await tab.ask(`document.querySelector("a[href^='/jobs/']")?.getAttribute("href") ?? "/jobs"`);
-  const pages = ["/", "/lanes", "/lanes/bulk", "/jobs", job, "/limits", "/dead", "/workers", "/tenant?name=globex", "/limits?endpoint=crm", "/help"];
+  const pages = ["/", "/lanes", "/lanes/bulk", "/jobs", job, "/limits", "/limits?endpoint=crm", "/dead", "/ops", "/workers",
+    "/tenant?name=globex", "/audit", "/settings", "/help", "/pause?lane=bulk", "/ops/plan?action=retry"];
   for (const view of VIEWS) {
     const size = { width: view.width, height: 900, deviceScaleFactor: 1, mobile: view.width < 600 };
     await tab.call("Emulation.setDeviceMetricsOverride", size);
