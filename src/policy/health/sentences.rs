@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{EndpointReading, Incident, Kind, LaneReading, REALTIME_WAIT_GOAL, Severity, SilentWorker, share};
+use super::{
+    Blocked, EndpointReading, Incident, Kind, LaneReading, REALTIME_WAIT_GOAL, STORE_FAILS_FOR, Severity, SilentWorker,
+    share,
+};
 use crate::clock::Timestamp;
 
 /// A lane holds up another one from this share of an endpoint's calls on.
@@ -14,6 +17,13 @@ fn incident(kind: Kind, severity: Severity, message: String, step: String) -> In
 
 pub(super) fn unreachable(kind: Kind, why: &str) -> Incident {
     incident(kind, Severity::Critical, why.to_owned(), "lanes config check".to_owned())
+}
+
+pub(super) fn store_errors(count: u64) -> Incident {
+    let (count, within) = (number(count), time(STORE_FAILS_FOR));
+    let message =
+        format!("{count} operations of the store failed in the last {within}, and some before; calls slow down.");
+    incident(Kind::StoreErrors, Severity::Critical, message, "lanes status".to_owned())
 }
 
 pub(super) fn no_worker(lane: &LaneReading) -> Incident {
@@ -52,12 +62,36 @@ pub(super) fn realtime_waits(lane: &LaneReading, endpoints: &[EndpointReading], 
 pub(super) fn stuck(lane: &LaneReading) -> Incident {
     let name = &lane.name;
     let why = lane.held_by.as_deref().unwrap_or("its slots are full of calls that do not end");
-    let message = format!("{name} has moved nothing for 15 min ({} ready): {why}.", number(lane.ready));
+    let message = format!("{name} has called nothing for 15 min ({} could run): {why}.", number(lane.ready));
     let step = format!("lanes jobs list --lane {name}");
     Incident { lane: Some(name.clone()), ..incident(Kind::LaneStuck, Severity::Warning, message, step) }
 }
 
-pub(super) fn exhaustion(lane: &LaneReading) -> Incident {
+pub(super) fn worker_died(lane: &LaneReading) -> Incident {
+    let (name, taken) = (&lane.name, jobs(lane.taken_over));
+    let message = format!("{name}: a worker died with {taken} in its hands; others have taken over.");
+    let step = format!("lanes jobs list --lane {name}");
+    Incident { lane: Some(name.clone()), ..incident(Kind::WorkerDied, Severity::Warning, message, step) }
+}
+
+pub(super) fn backlog_ages(lane: &LaneReading, age: Duration) -> Incident {
+    let name = &lane.name;
+    let mut message = format!("{name}: its oldest job is {} old and gets older.", time(age));
+    if let Some(why) = &lane.held_by {
+        message = format!("{message} Most of them wait because {why}.");
+    }
+    let step = "lanes plan --live".to_owned();
+    Incident { lane: Some(name.clone()), ..incident(Kind::BacklogAges, Severity::Warning, message, step) }
+}
+
+pub(super) fn paused_long(lane: &LaneReading, since: Duration) -> Incident {
+    let name = &lane.name;
+    let message = format!("{name} has been paused for {}: forgotten?", time(since));
+    let step = format!("lanes lane resume {name}");
+    Incident { lane: Some(name.clone()), ..incident(Kind::LanePausedLong, Severity::Info, message, step) }
+}
+
+pub(super) fn exhaustion(lane: &LaneReading, severity: Severity) -> Incident {
     let name = &lane.name;
     let of = format!("{} of {}", number(lane.exhausted), number(lane.ended));
     let part = percent(share(lane.exhausted, lane.ended));
@@ -67,7 +101,7 @@ pub(super) fn exhaustion(lane: &LaneReading) -> Incident {
     }
     let step = format!("lanes dead list --lane {name}");
     let endpoint = lane.exhausted_most.as_ref().map(|(endpoint, _)| endpoint.clone());
-    Incident { lane: Some(name.clone()), endpoint, ..incident(Kind::Exhaustion, Severity::Warning, message, step) }
+    Incident { lane: Some(name.clone()), endpoint, ..incident(Kind::Exhaustion, severity, message, step) }
 }
 
 pub(super) fn dead_letters(lane: &LaneReading) -> Incident {
@@ -105,12 +139,36 @@ pub(super) fn spike(endpoint: &EndpointReading, a_minute: f64) -> Incident {
     Incident { endpoint, tenant, ..incident(Kind::RateLimitSpike, Severity::Warning, message, step) }
 }
 
+pub(super) fn saturated(endpoint: &EndpointReading, part: f64) -> Incident {
+    let name = &endpoint.name;
+    let message =
+        format!("{name}: {} of its calls get a 429, for 15 min: its pace is above what it allows.", percent(part));
+    let step = format!("lanes limits list --endpoint {name}");
+    Incident { endpoint: Some(name.clone()), ..incident(Kind::RateLimitSaturated, Severity::Warning, message, step) }
+}
+
+pub(super) fn circuit_open(endpoint: &EndpointReading, blocked: &Blocked, now: Timestamp) -> Incident {
+    let (name, since) = (&endpoint.name, time(now.since(blocked.since)));
+    let mut step = format!("lanes limits list --endpoint {name}");
+    let whose = match &blocked.tenant {
+        Some(tenant) => {
+            step = format!("{step} --tenant {tenant}");
+            format!("tenant {tenant} at {name}")
+        }
+        None => name.to_string(),
+    };
+    let why = if blocked.why.is_empty() { String::new() } else { format!(": {}", blocked.why) };
+    let message = format!("{whose} has not been called freely for {since}{why}. Its jobs wait and lose no attempt.");
+    let (endpoint, tenant) = (Some(name.clone()), blocked.tenant.clone());
+    Incident { endpoint, tenant, ..incident(Kind::CircuitOpen, Severity::Warning, message, step) }
+}
+
 pub(super) fn backoff_rising(endpoint: &EndpointReading) -> Incident {
     let (name, now, before) = (&endpoint.name, time(endpoint.backoff.mean), time(endpoint.backoff_before.mean));
-    let late = percent(endpoint.late);
-    let message = format!(
-        "Average backoff at {name} is {now}, {before} yesterday at this hour. {late} of retries are attempt 4 or later."
-    );
+    let (late, when) =
+        (percent(endpoint.late), if endpoint.is_same_hour { "yesterday at this hour" } else { "the day before" });
+    let message =
+        format!("Average backoff at {name} is {now}, {before} {when}. {late} of retries are attempt 4 or later.");
     let step = format!("lanes limits list --endpoint {name}");
     Incident { endpoint: Some(name.clone()), ..incident(Kind::BackoffRising, Severity::Warning, message, step) }
 }
