@@ -2,6 +2,7 @@
 
 pub mod access;
 mod assets;
+mod deep;
 mod events;
 mod guard;
 mod live;

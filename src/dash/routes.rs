@@ -5,7 +5,7 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware};
 
 use super::access::Role;
-use super::{Shared, assets, events, guard, login, pages};
+use super::{Shared, assets, deep, events, guard, login, pages};
 
 /// Most bytes of a request's body.
 const BODY_BYTES_MAX: usize = 8 * 1024;
@@ -37,6 +37,7 @@ pub const ROUTES: &[Route] = &[
     page("/dead", Role::Viewer, || get(pages::dead::show)),
     page("/workers", Role::Viewer, || get(pages::workers::show)),
     page("/tenant", Role::Viewer, || get(pages::tenant::show)),
+    page("/healthz/deep", Role::Viewer, || get(deep::show)),
     page("/events", Role::Viewer, || get(events::stream)),
     Route { method: "GET", path: "/login", least: None, answer: || get(login::ask) },
     Route { method: "POST", path: "/login", least: None, answer: || post(login::enter) },
