@@ -3,6 +3,7 @@
 mod backends;
 mod dash;
 pub mod library;
+mod notices;
 mod run;
 
 use std::net::SocketAddr;
@@ -55,6 +56,14 @@ pub enum AppError {
     /// A dashboard that everybody could see.
     #[error("{0} can be reached from other machines, and nobody is asked who they are: no dashboard is served there")]
     Unguarded(SocketAddr),
+    /// Somebody who is to be told of incidents cannot be.
+    #[error("notify {sink}: secret {why}")]
+    Sink {
+        /// Who.
+        sink: String,
+        /// Why.
+        why: String,
+    },
     /// A url names no backend.
     #[error("{0}")]
     Url(String),

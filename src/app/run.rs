@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::backends::Stores;
-use super::{AppError, dash, open_broker};
+use super::{AppError, dash, notices, open_broker};
 use crate::broker::Broker;
 use crate::clock::{self, Clock, SharedClock, SystemClock, Timestamp};
 use crate::config::Specs;
@@ -89,6 +89,9 @@ pub fn run_worker<'a>(
             let sources = Sources { metrics: Arc::new(move || render.render()), health: health.clone() };
             let router = pages(specs, sources, &broker, &shared, server.address(), &over);
             tokio::spawn(server.run(router, over.clone()));
+        }
+        if let Some(parts) = notices::parts(specs, &broker, telemetry, &shared).await? {
+            tokio::spawn(crate::notices::run(parts, over.clone()));
         }
         let connections = specs.lanes.iter().map(|lane| lane.concurrency as usize).max().unwrap_or_default();
         let targets = specs.endpoints.iter().map(|endpoint| target(endpoint, connections)).collect();

@@ -8,6 +8,7 @@ pub mod decide;
 mod fault;
 pub mod gcra;
 mod letter;
+mod notices;
 mod operations;
 pub mod postgres;
 mod record;
@@ -29,6 +30,7 @@ use crate::job::budget::{Account, Take, Taken};
 use crate::job::history::{Count, Measure, Series, Step};
 
 pub use controls::*;
+pub use notices::*;
 pub use operations::*;
 pub use rows::*;
 pub use slots::GRANT_GOOD_FOR;
@@ -332,6 +334,7 @@ pub trait Store:
     + ReadingStore
     + HistoryStore
     + OperationStore
+    + NoticeStore
 {
 }
 
@@ -346,5 +349,6 @@ impl<T> Store for T where
         + ReadingStore
         + HistoryStore
         + OperationStore
+        + NoticeStore
 {
 }

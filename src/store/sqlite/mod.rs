@@ -6,6 +6,7 @@ mod claims;
 mod history;
 mod controls;
 mod letters;
+mod notices;
 mod operations;
 mod operator;
 mod readings;
