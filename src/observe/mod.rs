@@ -18,7 +18,7 @@ use crate::job::{LaneName, wire};
 use crate::policy::pacing::Budgets;
 use crate::store::{State, StateCount, Store, StoreResult, WorkerRow};
 
-pub use crate::policy::health::{Incident, Severity};
+pub use crate::policy::health::{Incident, Kind, Severity};
 pub use reading::{Past, Recent, incidents, past};
 
 /// What there is to look at.
