@@ -15,6 +15,7 @@ pub mod dispatch;
 pub mod telemetry;
 pub mod publish;
 pub mod engine;
+pub mod notices;
 pub mod http;
 pub mod dash;
 pub mod app;

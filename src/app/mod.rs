@@ -3,6 +3,7 @@
 mod backends;
 mod dash;
 pub mod library;
+mod notices;
 mod run;
 mod traces;
 
@@ -59,6 +60,14 @@ pub enum AppError {
     /// Traces cannot be exported.
     #[error("{0}; set telemetry.otlp to the base url of a collector, or take it away")]
     Traces(String),
+    /// Somebody who is to be told of incidents cannot be.
+    #[error("notify {sink}: secret {why}")]
+    Sink {
+        /// Who.
+        sink: String,
+        /// Why.
+        why: String,
+    },
     /// A url names no backend.
     #[error("{0}")]
     Url(String),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backends::Stores;
 use super::traces::Traces;
-use super::{AppError, dash, open_broker};
+use super::{AppError, dash, notices, open_broker};
 use crate::broker::Broker;
 use crate::clock::{self, Clock, SharedClock, SystemClock, Timestamp};
 use crate::config::Specs;
@@ -97,6 +97,9 @@ pub fn run_worker<'a>(
             tokio::spawn(server.run(router, over.clone()));
         }
         let traces = Traces::begin(&specs.telemetry, telemetry, &shared)?;
+        if let Some(parts) = notices::parts(specs, &broker, telemetry, &shared).await? {
+            tokio::spawn(crate::notices::run(parts, over.clone()));
+        }
         let connections = specs.lanes.iter().map(|lane| lane.concurrency as usize).max().unwrap_or_default();
         let targets = specs.endpoints.iter().map(|endpoint| target(endpoint, connections)).collect();
         let dispatch = HttpDispatch::new(targets, Arc::clone(&shared))?;

@@ -143,7 +143,11 @@ impl From<Problems> for CliError {
 impl From<AppError> for CliError {
     fn from(error: AppError) -> Self {
         let exit = match &error {
-            AppError::Url(_) | AppError::Traces(_) | AppError::Dispatch(_) | AppError::Unguarded(_) => Exit::Usage,
+            AppError::Url(_)
+            | AppError::Traces(_)
+            | AppError::Dispatch(_)
+            | AppError::Unguarded(_)
+            | AppError::Sink { .. } => Exit::Usage,
             AppError::Database(_)
             | AppError::Store(_)
             | AppError::Broker(_)

@@ -11,6 +11,7 @@ mod confirm;
 mod worker;
 mod publish;
 mod status;
+mod top;
 mod dash;
 mod jobs;
 mod lane;
@@ -76,6 +77,8 @@ enum Command {
     Publish(Box<publish::PublishArgs>),
     /// Show lanes, waiting jobs and workers; exit 3 when something needs attention
     Status(status::StatusArgs),
+    /// Watch it on this terminal: health, lanes, who waits, budgets, workers; tab switches, q ends
+    Top(top::TopArgs),
     /// Serve the dashboard alone, of workers that run elsewhere
     Dash(dash::DashArgs),
     /// Look at jobs, cancel them, run them again
@@ -146,6 +149,7 @@ async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Worker(args) => worker::run(&globals, args).await,
         Command::Publish(args) => publish::run(quiet()?, *args).await,
         Command::Status(args) => status::run(quiet()?, args).await,
+        Command::Top(args) => top::run(&globals, args).await,
         Command::Dash(args) => dash::run(&globals, args).await,
         Command::Jobs(command) => jobs::run(quiet()?, command).await,
         Command::Lane(command) => lane::run(quiet()?, command).await,

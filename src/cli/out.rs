@@ -43,6 +43,11 @@ impl Out {
         if self.terminal { writeln!(self.stdout, "{value:#}") } else { writeln!(self.stdout, "{value}") }
     }
 
+    /// One JSON document in one line, whoever looks: one of many.
+    pub fn document_line(&mut self, value: &Value) -> io::Result<()> {
+        writeln!(self.stdout, "{value}")
+    }
+
     /// A table.
     pub fn table(&mut self, table: &Table) -> io::Result<()> {
         for (at, line) in table.lines().iter().enumerate() {

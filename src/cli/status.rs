@@ -30,7 +30,7 @@ const WHY_MAX: usize = 100;
 /// Arguments of `lanes status`.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Show it again and again, until Ctrl-C
+    /// Show it every two seconds, until Ctrl-C; with --json one document a line
     #[arg(long, short)]
     watch: bool,
 }
@@ -41,16 +41,24 @@ pub async fn run(mut ctx: Context, args: StatusArgs) -> Result<Exit, CliError> {
     if !args.watch {
         let picture = look(&ctx, &mut doors).await?;
         show(&mut ctx, &picture)?;
-        return Ok(if picture.incidents.is_empty() { Exit::Ok } else { Exit::Unhealthy });
+        return Ok(if picture.is_healthy() { Exit::Ok } else { Exit::Unhealthy });
     }
     let listened = Signals::listen();
     let mut signals = listened.map_err(|error| CliError::failed(format!("cannot listen to signals: {error}")))?;
     loop {
-        let picture = look(&ctx, &mut doors).await?;
+        let picture = tokio::select! {
+            _ = signals.next() => return Ok(Exit::Ok),
+            picture = look(&ctx, &mut doors) => picture?,
+        };
         if ctx.out.is_terminal() && !ctx.out.is_json() {
             ctx.out.clear()?;
         }
-        show(&mut ctx, &picture)?;
+        if ctx.out.is_json() {
+            ctx.out.document_line(&view::status(&picture))?;
+            ctx.out.flush()?;
+        } else {
+            show(&mut ctx, &picture)?;
+        }
         tokio::select! {
             _ = signals.next() => return Ok(Exit::Ok),
             () = clock::sleep(&ctx.clock, WATCH_EVERY) => {}
@@ -60,13 +68,13 @@ pub async fn run(mut ctx: Context, args: StatusArgs) -> Result<Exit, CliError> {
 
 /// Broker and store, kept open from one look to the next.
 #[derive(Default)]
-struct Doors {
+pub(super) struct Doors {
     broker: Option<Arc<dyn Broker>>,
     store: Option<Arc<dyn Store>>,
 }
 
 /// What can be seen now; what cannot be reached is part of the picture.
-async fn look(ctx: &Context, doors: &mut Doors) -> Result<Picture, CliError> {
+pub(super) async fn look(ctx: &Context, doors: &mut Doors) -> Result<Picture, CliError> {
     let store = opened(&mut doors.store, ctx.store()).await?;
     let broker = opened(&mut doors.broker, ctx.broker()).await?;
     let (store, broker) = (store.as_deref().map_err(Clone::clone), broker.as_deref().map_err(Clone::clone));
@@ -102,7 +110,7 @@ fn show(ctx: &mut Context, picture: &Picture) -> Result<(), CliError> {
         }
     }
     ctx.out.line("")?;
-    if picture.incidents.is_empty() {
+    if picture.is_healthy() {
         ctx.out.line("healthy")?;
     }
     for incident in &picture.incidents {
@@ -116,7 +124,8 @@ fn show(ctx: &mut Context, picture: &Picture) -> Result<(), CliError> {
     Ok(())
 }
 
-fn lanes_table(picture: &Picture) -> Table {
+/// One row for each lane.
+pub(super) fn lanes_table(picture: &Picture) -> Table {
     let mut table =
         Table::new(&["LANE", ">READY", ">UNACKED", ">RUNNING", ">WAITING", ">QUEUED", ">DEAD", "OLDEST", ">WORKERS"]);
     for (name, lane) in &picture.lanes {
@@ -144,7 +153,8 @@ fn lanes_table(picture: &Picture) -> Table {
     table
 }
 
-fn paused_table(picture: &Picture) -> Table {
+/// What operators have paused.
+pub(super) fn paused_table(picture: &Picture) -> Table {
     let mut table = Table::new(&["PAUSED", "ENDS", "BY", "SINCE", "NOTE"]);
     for Paused { target, pause } in &picture.paused {
         table.row([
@@ -158,7 +168,8 @@ fn paused_table(picture: &Picture) -> Table {
     table
 }
 
-fn waiting_table(picture: &Picture) -> Table {
+/// What jobs wait for.
+pub(super) fn waiting_table(picture: &Picture) -> Table {
     let mut table = Table::new(&["WAITING IN", "REASON", ">JOBS", "NEXT", "LAST", "ENDPOINT", "TENANT", "WHY"]);
     let in_time = |at: Option<Timestamp>| at.map(|at| until(at, picture.now)).unwrap_or_default();
     for (name, lane) in &picture.lanes {
@@ -195,7 +206,8 @@ fn is_in_turn(count: &StateCount) -> bool {
     count.next_resume_at == Some(IN_TURN)
 }
 
-fn workers_table(picture: &Picture) -> Table {
+/// Who works.
+pub(super) fn workers_table(picture: &Picture) -> Table {
     let mut table = Table::new(&["WORKER", "LANES", "STARTED", "HEARTBEAT", "STATE"]);
     for (worker, alive) in &picture.workers {
         table.row([

@@ -178,7 +178,12 @@ fn secrets(table: &Table) -> Vec<Range<usize>> {
     fn collect(key: &str, node: &Node, found: &mut Vec<Range<usize>>) {
         match (&node.value, &node.origin) {
             (Value::Table(table), _) => {
-                let inner = |name: &'_ str| if key == "headers" { "headers".to_owned() } else { name.to_owned() };
+                let inner = |name: &'_ str| match (key, name) {
+                    ("headers", _) => "headers".to_owned(),
+                    // whoever knows the address of a chat may write there
+                    ("notify", "url") => "secret".to_owned(),
+                    _ => name.to_owned(),
+                };
                 for (name, node) in table {
                     collect(&inner(name), node, found);
                 }
@@ -315,7 +320,8 @@ fn item_of<'a>(items: &'a mut [Node], path: &[String], depth: usize, name: &str)
 /// Where a list of tables stands, be there one or not.
 fn is_list(path: &[String]) -> bool {
     let is = |at: usize, part: &str| path.get(at).is_some_and(|key| key == part);
-    is(2, "limits") && (path.len() == 3 && is(0, "endpoints") || path.len() == 4 && is(0, "tenants"))
+    path.len() == 1 && is(0, "notify")
+        || is(2, "limits") && (path.len() == 3 && is(0, "endpoints") || path.len() == 4 && is(0, "tenants"))
 }
 
 /// The key of `table` that `part` of a variable's name means: case and `-` or `_` do not matter.

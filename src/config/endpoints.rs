@@ -102,7 +102,8 @@ fn timeout() -> impl Fn(&Node) -> Result<Duration, Fault> {
     duration(Duration::from_millis(1)..=Duration::from_hours(1))
 }
 
-fn check_url(text: &str) -> Result<Url, Fault> {
+/// Where calls may go.
+pub fn check_url(text: &str) -> Result<Url, Fault> {
     let url = Url::parse(text).map_err(|error| {
         Fault::new(format!("is not a url: {error}")).help("write it like \"https://api.example.com/path\"")
     })?;
@@ -119,7 +120,8 @@ fn check_url(text: &str) -> Result<Url, Fault> {
     Ok(url)
 }
 
-fn is_metadata(url: &Url) -> bool {
+/// Whether a cloud hands out credentials there.
+pub fn is_metadata(url: &Url) -> bool {
     let address = |ip: IpAddr| match ip.to_canonical() {
         IpAddr::V4(ip) => METADATA_V4.contains(&ip),
         IpAddr::V6(ip) => ip == METADATA_V6,

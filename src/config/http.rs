@@ -4,12 +4,13 @@ use std::net::IpAddr;
 
 use argon2::password_hash::PasswordHash;
 use http::HeaderName;
+use url::Url;
 
 use super::document::Node;
 use super::reader::{Fault, Reader};
 use super::secret::{Secret, reference_only};
 use super::specs::{AuthMode, AuthSpec, HttpSpec, UserRole, UserSpec};
-use super::value::{Word, flag, list, socket_address, text, word};
+use super::value::{Shown, Word, flag, list, socket_address, text, word};
 
 /// Shorter tokens can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
@@ -38,8 +39,28 @@ pub fn http(root: &Reader<'_>) -> HttpSpec {
                  /readyz are served there, and no dashboard; set http.auth for that",
             );
         }
-        HttpSpec { listen, enabled, base_path, environment, auth }
+        let public_url = table.get("public_url", public_url).map(|PublicUrl(url)| url);
+        HttpSpec { listen, enabled, base_path, environment, auth, public_url }
     })
+}
+
+/// An address that people are shown.
+struct PublicUrl(Url);
+
+impl Shown for PublicUrl {
+    fn shown(&self) -> serde_json::Value {
+        self.0.as_str().into()
+    }
+}
+
+fn public_url(node: &Node) -> Result<PublicUrl, Fault> {
+    let url = Url::parse(text(node)?.trim()).map_err(|error| {
+        Fault::new(format!("is not a url: {error}")).help("write it like \"https://lanes.example.com/\"")
+    })?;
+    if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
+        return Err(Fault::new("must begin with http:// or https://, and hold no user or password"));
+    }
+    Ok(PublicUrl(url))
 }
 
 fn auth(table: &Reader<'_>) -> AuthSpec {

@@ -8,6 +8,7 @@ mod http;
 mod lanes;
 mod later;
 mod limits;
+mod notify;
 pub mod problem;
 mod reader;
 mod secret;
@@ -123,8 +124,9 @@ fn specs(root: &Reader<'_>) -> Specs {
     let lanes = lanes::read(root);
     let (endpoints, budgets) = endpoints::read(root);
     let tenants = limits::tenants(root, &budgets);
+    let notify = notify::sinks(root);
     later::schedules(root);
-    Specs { broker, store, http, dedup_window, worker, retention, log, telemetry, lanes, endpoints, tenants }
+    Specs { broker, store, http, dedup_window, worker, retention, log, telemetry, lanes, endpoints, tenants, notify }
 }
 
 fn read_file(path: &Path) -> io::Result<String> {

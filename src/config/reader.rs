@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::document::{Node, Origin, Table, Value, renamed};
 use super::problem::{Place, Problem, Source, similar};
+use super::secret;
 use super::value::Shown;
 
 /// What is wrong with one value; `origin` where it is narrower than the whole value.
@@ -222,11 +223,27 @@ impl<'a> Reader<'a> {
 
     /// Reads each table of `node`, a list of tables whose key is not ours.
     pub fn free_tables<T>(&self, key: &str, node: &'a Node, read: impl Fn(&Self) -> T) -> Vec<T> {
+        self.each_table(key, node, node.to_json_by_looks(), read)
+    }
+
+    /// The same as [`Reader::tables`], where the values of some keys are secrets unless they are references.
+    pub fn secret_tables<T>(&self, key: &'static str, secrets: &[&str], read: impl Fn(&Self) -> T) -> Vec<T> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let mut shown = node.to_json_by_looks();
+        for item in shown.as_array_mut().into_iter().flatten() {
+            for name in secrets {
+                item.get_mut(name).map(secret::hide);
+            }
+        }
+        self.each_table(key, node, shown, read)
+    }
+
+    fn each_table<T>(&self, key: &str, node: &'a Node, shown: Json, read: impl Fn(&Self) -> T) -> Vec<T> {
         let Value::Array(items) = &node.value else {
             self.fault(key, node, Fault::new(format!("expected a list of tables, found {}", node.kind())));
             return Vec::new();
         };
-        self.record(key, node.to_json_by_looks(), Some(node));
+        self.record(key, shown, Some(node));
         // in a variable's name the number of an item is a part of its own
         let child = |item| Self { quiet: true, depth: self.depth + 2, ..self.child(key, Some(item)) };
         items.iter().map(child).filter(|child| child.table.is_some()).map(|child| child.run(&read)).collect()

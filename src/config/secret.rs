@@ -87,6 +87,13 @@ pub fn reference_only(session: &Session<'_>) -> impl Fn(&Node) -> Result<Secret,
     }
 }
 
+/// Hides a value that is not a reference.
+pub fn hide(value: &mut Json) {
+    if value.as_str().and_then(Reference::of).is_none() {
+        *value = MASK.into();
+    }
+}
+
 /// A reference or plain text that is no secret.
 pub fn reference_or_text(session: &Session<'_>) -> impl Fn(&Node) -> Result<Secret, Fault> {
     move |node| {

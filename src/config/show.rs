@@ -20,9 +20,12 @@ pub fn show(loaded: &Loaded) -> String {
             tables.push(table);
         }
     }
+    // what stands in no table has to stand before all of them
+    tables.sort_by_key(|table| !table.is_empty());
     for table in tables {
         let path: Vec<String> = table.iter().map(|part| key_text(part)).collect();
-        line(&mut text, format_args!("\n[{}]", path.join(".")));
+        let head = if path.is_empty() { String::new() } else { format!("\n[{}]", path.join(".")) };
+        line(&mut text, format_args!("{head}"));
         let settings: Vec<_> = loaded.settings.iter().filter(|setting| table_of(setting) == table).collect();
         let pairs: Vec<String> = settings.iter().map(|setting| pair_text(setting)).collect();
         let width = pairs.iter().map(|pair| pair.chars().count()).filter(|width| *width <= 60).max().unwrap_or(0);

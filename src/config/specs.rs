@@ -11,6 +11,7 @@ use url::Url;
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::policy::backoff::RetryPolicy;
 use crate::policy::classify::EndpointRules;
+use crate::policy::health::{Kind, Severity};
 use crate::policy::limit::Limit;
 use crate::policy::pacing::EndpointBudget;
 
@@ -39,6 +40,8 @@ pub struct Specs {
     pub endpoints: Vec<EndpointSpec>,
     /// What is different for some tenants.
     pub tenants: Vec<TenantSpec>,
+    /// Who is told of incidents.
+    pub notify: Vec<NotifySpec>,
 }
 
 /// Where jobs are queued.
@@ -68,6 +71,43 @@ pub struct HttpSpec {
     pub environment: String,
     /// Who may see the dashboard.
     pub auth: AuthSpec,
+    /// Where people find the dashboard, for links in notices.
+    pub public_url: Option<Url>,
+}
+
+/// How a sink is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyKind {
+    /// JSON, signed where there is a secret.
+    Webhook,
+    /// Slack's incoming webhooks.
+    Slack,
+}
+
+/// Somebody who is told of incidents.
+#[derive(Clone)]
+pub struct NotifySpec {
+    /// Its name in logs and metrics, and by which it is known from one start to the next.
+    pub name: EndpointName,
+    /// How it is told.
+    pub kind: NotifyKind,
+    /// Where; may itself be a secret.
+    pub url: Url,
+    /// Only what is as bad as this, or worse.
+    pub min_severity: Severity,
+    /// Only these; empty = all.
+    pub kinds: Vec<Kind>,
+    /// Told again after so long.
+    pub repeat: Option<Duration>,
+    /// Signs what is sent.
+    pub secret: Option<SecretString>,
+}
+
+impl fmt::Debug for NotifySpec {
+    /// Only what cannot be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotifySpec").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
 }
 
 /// How people are asked who they are.

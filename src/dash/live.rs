@@ -1,7 +1,7 @@
 //! One look for all: a task that looks while somebody watches, and shares what it saw.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -44,6 +44,8 @@ pub(super) struct Live {
     watchers: AtomicUsize,
     /// When a page was asked for last.
     asked_at: AtomicI64,
+    /// Somebody wants one look, and no more after it.
+    glanced: AtomicBool,
     clock: SharedClock,
 }
 
@@ -52,7 +54,8 @@ impl Live {
         let (latest, _) = watch::channel(None);
         let asked_at = AtomicI64::new(i64::MIN);
         let (wanted, changes, look_now) = Default::default();
-        Self { latest, wanted, changes, look_now, watchers: AtomicUsize::new(0), asked_at, clock }
+        let (watchers, glanced) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { latest, wanted, changes, look_now, watchers, asked_at, glanced, clock }
     }
 
     /// Looks while somebody watches, until `stop`.
@@ -70,6 +73,8 @@ impl Live {
                 seen = look => seen,
             };
             let taken_at = self.clock.now();
+            // whoever asked while it was taken gets this one
+            self.glanced.store(false, Ordering::Release);
             self.latest.send_replace(Some(Arc::new(Snapshot { number, taken_at, changes, picture })));
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -81,18 +86,37 @@ impl Live {
 
     fn is_watched(&self) -> bool {
         let asked_at = Timestamp::from_micros(self.asked_at.load(Ordering::Acquire));
-        self.watchers.load(Ordering::Acquire) > 0 || self.clock.now().since(asked_at) <= LOOKED_AT_FOR
+        self.watchers.load(Ordering::Acquire) > 0
+            || self.glanced.load(Ordering::Acquire)
+            || self.clock.now().since(asked_at) <= LOOKED_AT_FOR
     }
 
     /// What was seen a moment ago, for a page; waits for a look when nobody has watched. `None` = it takes too long.
     pub async fn fresh(&self) -> Option<Arc<Snapshot>> {
         self.asked_at.store(self.clock.now().as_micros(), Ordering::Release);
         self.wanted.notify_one();
-        let (mut seen, changes) = (self.latest.subscribe(), self.changes.load(Ordering::Acquire));
-        let is_fresh = |snapshot: &Option<Arc<Snapshot>>| {
-            let fresh = |seen: &Snapshot| self.clock.now().since(seen.taken_at) <= FRESH && seen.changes >= changes;
-            snapshot.as_deref().is_some_and(fresh)
-        };
+        self.latest_fresh().await
+    }
+
+    /// The same for a probe, which will not look again soon: at most one look is made for it, and none after it.
+    pub async fn glance(&self) -> Option<Arc<Snapshot>> {
+        let is_fresh = self.latest.borrow().as_ref().is_some_and(|snapshot| self.is_fresh(snapshot));
+        if !is_fresh {
+            self.glanced.store(true, Ordering::Release);
+            self.wanted.notify_one();
+        }
+        self.latest_fresh().await
+    }
+
+    fn is_fresh(&self, snapshot: &Snapshot) -> bool {
+        let is_late = self.clock.now().since(snapshot.taken_at) > FRESH;
+        !is_late && snapshot.changes >= self.changes.load(Ordering::Acquire)
+    }
+
+    async fn latest_fresh(&self) -> Option<Arc<Snapshot>> {
+        let mut seen = self.latest.subscribe();
+        let is_fresh =
+            |snapshot: &Option<Arc<Snapshot>>| snapshot.as_ref().is_some_and(|snapshot| self.is_fresh(snapshot));
         clock::within(WAIT_MAX, seen.wait_for(is_fresh)).await.ok()?.ok()?.clone()
     }
 
@@ -196,6 +220,35 @@ mod tests {
         assert_eq!(source.looks.load(Ordering::SeqCst), looks, "nobody watches");
         let number = live.fresh().await.expect("a look").number;
         assert_eq!(number, looks as u64 + 1, "a page wants a new look");
+        stop.cancel();
+        running.await.expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn fifty_probes_are_one_look_and_none_after_it() {
+        let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
+        let scope = Scope {
+            lanes: Vec::new(),
+            lease: Duration::from_secs(15),
+            budgets: crate::policy::pacing::Budgets::default(),
+            recent: crate::observe::Recent::default(),
+        };
+        let source = Arc::new(Counting { scope, looks: AtomicUsize::new(0) });
+        let live = Arc::new(Live::new(clock.clone()));
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(Arc::clone(&live).run(source.clone(), stop.clone()));
+        for round in 1..=3 {
+            let probes = futures_util::future::join_all((0..50).map(|_| live.glance())).await;
+            for seen in probes {
+                assert_eq!(seen.expect("a look").number, round);
+            }
+            assert_eq!(source.looks.load(Ordering::SeqCst) as u64, round, "one look for all of them");
+            clock.advance(EVERY);
+            tokio::task::yield_now().await;
+            assert_eq!(source.looks.load(Ordering::SeqCst) as u64, round, "and none after it");
+            assert_eq!(live.glance().await.expect("that look").number, round, "it is fresh");
+            clock.advance(FRESH);
+        }
         stop.cancel();
         running.await.expect("it ends");
     }

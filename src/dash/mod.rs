@@ -6,6 +6,7 @@ mod acts;
 mod api;
 mod assets;
 mod bulk;
+mod deep;
 mod edit;
 mod events;
 mod forms;

@@ -9,7 +9,7 @@ use axum::{Router, middleware};
 
 use super::access::Role;
 use super::place::{self, Place};
-use super::{Shared, api, assets, bulk, events, forms, guard, login, pages};
+use super::{Shared, api, assets, bulk, deep, events, forms, guard, login, pages};
 
 /// Most bytes of a request's body.
 const BODY_BYTES_MAX: usize = 8 * 1024;
@@ -50,6 +50,7 @@ pub const ROUTES: &[Route] = &[
     page("/audit", Role::Viewer, || get(pages::audit::show)),
     page("/settings", Role::Viewer, || get(pages::settings::show)),
     page("/help", Role::Viewer, || get(pages::help::show)),
+    page("/healthz/deep", Role::Viewer, || get(deep::show)),
     page("/events", Role::Viewer, || get(events::stream)),
     // what asks changes nothing, and is for those who may
     page("/pause", Role::Operator, || get(pages::ask::pause)),

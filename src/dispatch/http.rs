@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use ::http::Method;
-use ::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use ::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use async_trait::async_trait;
 use bytes::Bytes;
 use url::Url;
@@ -17,7 +17,7 @@ use super::clients::Clients;
 pub use super::clients::LANE_CLIENTS_MAX;
 use super::path::PathRules;
 use super::request::{Template, is_reserved};
-use super::{Call, Dispatch};
+use super::{Call, Dispatch, Post};
 use crate::clock::SharedClock;
 use crate::job::EndpointName;
 use crate::job::outcome::{Answer, HttpAnswer, Outcome};
@@ -149,6 +149,18 @@ impl Dispatch for HttpDispatch {
     }
 }
 
+#[async_trait]
+impl Post for HttpDispatch {
+    async fn post(&self, to: &EndpointName, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Outcome {
+        let started_at = self.clock.now();
+        let answer = match self.endpoints.get(to) {
+            Some(endpoint) => endpoint.post(headers, body).await,
+            None => Answer::Impossible(format!("{to} is not configured")),
+        };
+        Outcome { started_at, ended_at: self.clock.now(), answer }
+    }
+}
+
 /// Makes ring the process's TLS provider unless there is one already. May be called any number of times.
 fn install_crypto() {
     // Err = somebody was first; any provider will do
@@ -185,6 +197,19 @@ impl Endpoint {
         match client.execute(request).await {
             Ok(response) => self.read(response, timeout).await,
             Err(error) => failure(error, timeout),
+        }
+    }
+
+    async fn post(&self, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Answer {
+        let mut request = reqwest::Request::new(Method::POST, self.template.url.clone());
+        *request.headers_mut() = self.template.headers.clone();
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        request.headers_mut().extend(headers);
+        *request.body_mut() = Some(body.into());
+        *request.timeout_mut() = Some(self.timeout);
+        match self.clients.spare().execute(request).await {
+            Ok(response) => self.read(response, self.timeout).await,
+            Err(error) => failure(error, self.timeout),
         }
     }
 

@@ -7,16 +7,19 @@ pub mod handler;
 pub mod http;
 mod path;
 mod request;
+pub mod signature;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::{HeaderName, HeaderValue};
 use async_trait::async_trait;
+use bytes::Bytes;
 
-use crate::job::Job;
 use crate::job::outcome::Outcome;
 use crate::job::trace::Context;
+use crate::job::{EndpointName, Job};
 
 /// One call that has been granted.
 #[derive(Debug, Clone)]
@@ -38,4 +41,11 @@ pub struct Call {
 pub trait Dispatch: Send + Sync + fmt::Debug {
     /// Makes one call and reports what happened. Never fails: a failure is a fact.
     async fn call(&self, call: Call) -> Outcome;
+}
+
+/// Sends what belongs to no job: notices of incidents. The same bounds as for calls, and facts as well.
+#[async_trait]
+pub trait Post: Send + Sync + fmt::Debug {
+    /// Posts JSON to one of the configured places, within its timeout.
+    async fn post(&self, to: &EndpointName, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes) -> Outcome;
 }

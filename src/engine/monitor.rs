@@ -57,8 +57,10 @@ async fn read_lanes(upkeep: &Upkeep, broker: &dyn Broker) -> StoreResult<()> {
             }
         };
         let running = ctx.progress.owned.load(Ordering::Relaxed) as u64;
-        upkeep.telemetry.looked(&lane.name, fresh > 0);
-        upkeep.telemetry.queue(&lane.name, reading(&lane.name, fresh, running, &counts));
+        let reading = reading(&lane.name, fresh, running, &counts);
+        let age = reading.oldest_published_at.map(|at| upkeep.clock.now().since(at));
+        upkeep.telemetry.looked(&lane.name, fresh + reading.queued > 0, age);
+        upkeep.telemetry.queue(&lane.name, reading);
     }
     Ok(())
 }

@@ -62,12 +62,31 @@ pub struct AccountState {
     pub pace: Option<f64>,
     /// `open`, `slowed`, `cool_down`, `failing`, `probing` or `paused`.
     pub state: &'static str,
+    /// Since when it has been blocked, tries in between included; a pause does not count.
+    pub since: Option<Timestamp>,
     /// Until when nothing is called, while that is so.
     pub until: Option<Timestamp>,
     /// Why nothing is called.
     pub detail: String,
     /// Jobs that wait for their turn, in all lanes.
     pub held: u64,
+}
+
+impl AccountState {
+    /// The smallest limit that is set; what was only learnt has none here.
+    pub fn most(&self) -> Option<f64> {
+        self.limits.iter().map(|limit| f64::from(limit.requests)).min_by(f64::total_cmp)
+    }
+
+    /// Which share is left, as the last answer told; those with nothing to compare with come last.
+    pub fn share_left(&self) -> f64 {
+        match (self.left, self.most()) {
+            (Some((left, _)), Some(most)) if most > 0.0 => (left / most).min(1.0),
+            (Some((left, _)), _) if left < 1.0 => 0.0,
+            (Some(_), _) => 1.0,
+            (None, _) => 2.0,
+        }
+    }
 }
 
 /// One limit.
@@ -271,6 +290,7 @@ impl Governor {
             Some(tenant) => self.call_pause(&endpoint, tenant, now),
             None => self.endpoint_pause(&endpoint, now),
         };
+        let since = own.filter(|_| paused.is_none()).and_then(|own| own.circuit.opening()).map(|opening| opening.since);
         let (state, until, detail) = match &paused {
             Some(paused) => ("paused", paused.pause.until, hold_by(paused).why),
             None => state_of(own, now),
@@ -290,6 +310,7 @@ impl Governor {
             left: left.min_by(|(a, _), (b, _)| a.total_cmp(b)),
             pace,
             state,
+            since,
             until,
             detail,
             held,

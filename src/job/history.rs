@@ -45,8 +45,14 @@ words! {
         LateRetries = "late_retries",
         /// Looks at a lane by a worker.
         Looked = "looked",
-        /// Those at which it had fresh messages.
+        /// Those at which it had jobs that could run.
         Backlogged = "backlogged",
+        /// Looks at a lane that had jobs; the total is the age of the oldest at each of them, in microseconds.
+        Aged = "aged",
+        /// Jobs of a lane that were given back of a worker that died.
+        TakenOver = "taken_over",
+        /// Operations of the store that failed; the subject is empty.
+        StoreErrors = "store_errors",
     }
 }
 

@@ -146,7 +146,7 @@ pub fn status(picture: &Picture) -> Value {
         })
     };
     json!({
-        "schema": 1, "healthy": picture.incidents.is_empty(), "time": time(Some(picture.now)),
+        "schema": 1, "healthy": picture.is_healthy(), "time": time(Some(picture.now)),
         "broker": reachable(&picture.broker), "store": reachable(&picture.store),
         "lanes": picture.lanes.iter().map(lane).collect::<Vec<_>>(),
         "held": picture.held.iter().map(held).collect::<Vec<_>>(),

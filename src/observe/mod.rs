@@ -6,8 +6,11 @@ pub mod trail;
 pub mod words;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+use async_trait::async_trait;
 
 use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
@@ -16,10 +19,10 @@ use crate::governor::{Governor, sync};
 use crate::job::control::{Pause, Paused, Target};
 use crate::job::operation::Operation;
 use crate::job::{LaneName, wire};
-use crate::policy::health::Incident;
 use crate::policy::pacing::Budgets;
 use crate::store::{State, StateCount, Store, StoreResult, WorkerRow};
 
+pub use crate::policy::health::{Incident, Kind, Severity};
 pub use reading::{Past, Recent, incidents, past};
 pub use trail::Trails;
 
@@ -123,11 +126,23 @@ impl Picture {
         }
     }
 
+    /// Whether nobody is needed.
+    pub fn is_healthy(&self) -> bool {
+        self.incidents.is_empty()
+    }
+
     /// The pause of a lane.
     pub fn pause_of(&self, lane: &LaneName) -> Option<&Pause> {
         let of_lane = |paused: &&Paused| matches!(&paused.target, Target::Lane(name) if name == lane);
         self.paused.iter().find(of_lane).map(|paused| &paused.pause)
     }
+}
+
+/// Whoever can look, with all that it takes.
+#[async_trait]
+pub trait Look: Send + Sync + fmt::Debug {
+    /// Looks once.
+    async fn look(&self) -> Picture;
 }
 
 /// Looks once. `store` and `broker` are what could be opened, or why not.

@@ -1,6 +1,6 @@
 //! What incidents are concluded from: the picture of now beside what was counted before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,11 +9,15 @@ use super::trail::Trails;
 use crate::clock::Timestamp;
 use crate::job::history::{Count, Measure, Series, Step, WAIT_BOUNDS_MS};
 use crate::job::{EndpointName, LaneName, Tenant};
-use crate::policy::health::{self, EndpointReading, Incident, LaneReading, Mean, Reading, STUCK_AFTER, SilentWorker};
-use crate::store::{Store, StoreResult};
+use crate::policy::health::{
+    self, Blocked, EndpointReading, Incident, LaneReading, Mean, Reading, STORE_FAILS_FOR, STUCK_AFTER, SilentWorker,
+};
+use crate::store::{State, Store, StoreResult};
 
 const LATELY: Duration = Duration::from_mins(5);
 const HALF_AN_HOUR: Duration = Duration::from_mins(30);
+/// A backlog's age is compared with what it was so long before.
+const AGES_OVER: Duration = Duration::from_mins(25);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 /// What is usual is counted without the last minutes: they are what is compared with it.
@@ -24,15 +28,19 @@ const USUAL_WITHOUT: Duration = Duration::from_mins(10);
 pub struct Past {
     /// Five minutes.
     lately: Sums,
-    /// As long as a stuck lane moves nothing.
+    /// The five minutes before those, and those that began half an hour ago.
+    before: Sums,
+    long_before: Sums,
+    /// As long as a stuck lane calls nothing.
     stuck: Sums,
     /// Half an hour, and the same a day before.
     half_hour: Sums,
     half_hour_before: Sums,
     /// An hour.
     hour: Sums,
-    /// A day, and the day three days before.
+    /// A day, the day before it, and the day three days before.
     day: Sums,
+    yesterday: Sums,
     day_before: Sums,
     /// A day without the last minutes.
     usual: Sums,
@@ -67,6 +75,13 @@ impl Sums {
 
     fn count(&self, measure: Measure, subject: &str) -> u64 {
         self.total(measure, subject).count
+    }
+
+    /// Of all subjects together, what is counted for that part of them.
+    fn of_part(&self, measure: Measure, wanted: &str) -> u64 {
+        let of_measure = self.0.iter().filter(|((of, _), _)| *of == measure);
+        let parts = of_measure.flat_map(|(_, parts)| parts).filter(|(_, part, _)| part == wanted);
+        parts.map(|(_, _, count)| count.count).sum()
     }
 
     fn mean(&self, measure: Measure, subject: &str) -> Mean {
@@ -204,17 +219,22 @@ pub async fn past(store: &dyn Store, now: Timestamp) -> StoreResult<Past> {
     };
     // the step that has begun counts too
     let end = now.plus(Step::Coarse.length());
+    let ends = [Measure::Succeeded, Measure::Exhausted, Measure::Ended];
     let backoff = [Measure::Retries, Measure::LateRetries];
-    let lately = [Measure::Waited, Measure::Calls, Measure::CallsByLane, Measure::RateLimited];
-    let stuck = [Measure::Looked, Measure::Backlogged, Measure::Succeeded, Measure::Exhausted, Measure::Ended];
-    let hour = [Measure::Succeeded, Measure::Exhausted, Measure::Ended, Measure::Died];
+    let calls = [Measure::Calls, Measure::CallsByLane, Measure::RateLimited];
+    let lately = [Measure::Waited, Measure::Aged, Measure::StoreErrors];
+    let stuck = [Measure::Looked, Measure::Backlogged, Measure::TakenOver];
+    let trends = [Measure::Duration, Measure::Retries];
     Ok(Past {
-        lately: read(Step::Fine, LATELY, now, &lately).await?,
-        stuck: read(Step::Coarse, STUCK_AFTER, end, &stuck).await?,
-        half_hour: read(Step::Coarse, HALF_AN_HOUR, end, &backoff).await?,
+        lately: read(Step::Fine, LATELY, now, &[&lately[..], &calls, &ends].concat()).await?,
+        before: read(Step::Fine, STORE_FAILS_FOR, now.minus(LATELY), &[Measure::StoreErrors]).await?,
+        long_before: read(Step::Fine, LATELY, now.minus(AGES_OVER), &[Measure::Aged]).await?,
+        stuck: read(Step::Coarse, STUCK_AFTER, end, &[&stuck[..], &calls].concat()).await?,
+        half_hour: read(Step::Coarse, HALF_AN_HOUR, end, &[&backoff[..], &ends].concat()).await?,
         half_hour_before: read(Step::Coarse, HALF_AN_HOUR, end.minus(DAY), &backoff).await?,
-        hour: read(Step::Coarse, HOUR, end, &hour).await?,
+        hour: read(Step::Coarse, HOUR, end, &[&ends[..], &[Measure::Died]].concat()).await?,
         day: read(Step::Coarse, DAY, end, &[Measure::Duration]).await?,
+        yesterday: read(Step::Coarse, DAY, end.minus(DAY), &trends).await?,
         day_before: read(Step::Coarse, DAY, end.minus(3 * DAY), &[Measure::Duration]).await?,
         usual: read(Step::Coarse, DAY, now.minus(USUAL_WITHOUT), &[Measure::RateLimited]).await?,
     })
@@ -231,14 +251,16 @@ fn reading(picture: &Picture, past: &Past, lease: Duration) -> Reading {
         heard_at: worker.heartbeat_at,
         over_at: worker.heartbeat_at.plus(lease),
     });
-    let endpoints: std::collections::BTreeSet<&str> =
-        past.lately.subjects(Measure::Calls).chain(past.half_hour.subjects(Measure::Retries)).collect();
+    let called = past.lately.subjects(Measure::Calls).chain(past.half_hour.subjects(Measure::Retries));
+    let blocked = picture.accounts.iter().filter(|account| account.since.is_some());
+    let endpoints: BTreeSet<&str> = called.chain(blocked.map(|account| account.endpoint.as_str())).collect();
     Reading {
         now: picture.now,
         broker: picture.broker.clone().err(),
         store: picture.store.clone().err(),
+        store_errors: (past.lately.count(Measure::StoreErrors, ""), past.before.count(Measure::StoreErrors, "")),
         lanes: picture.lanes.iter().map(|(name, lane)| of_lane(picture, past, name, lane)).collect(),
-        endpoints: endpoints.into_iter().filter_map(|name| of_endpoint(past, name)).collect(),
+        endpoints: endpoints.into_iter().filter_map(|name| of_endpoint(picture, past, name)).collect(),
         silent: silent.collect(),
     }
 }
@@ -251,32 +273,45 @@ fn of_lane(picture: &Picture, past: &Past, name: &LaneName, lane: &super::Lane) 
             .iter()
             .sum()
     };
+    let exhausted = |sums: &Sums| health::share(sums.count(Measure::Exhausted, subject), ended(sums));
     let held = picture.held.iter().filter(|held| held.of.lane == *name).max_by_key(|held| held.of.jobs);
     let most = past.hour.most(Measure::Exhausted, subject);
+    let age = lane.oldest().map(|at| picture.now.since(at));
     LaneReading {
         name: name.clone(),
         configured: lane.configured,
         realtime: health::is_realtime(name),
         workers: lane.workers,
         work: lane.work(),
-        ready: lane.ready,
-        paused: picture.pause_of(name).is_some(),
+        ready: lane.ready + lane.jobs(State::Queued),
+        paused_at: picture.pause_of(name).map(|pause| pause.set_at),
         looks: (past.stuck.count(Measure::Looked, subject), past.stuck.count(Measure::Backlogged, subject)),
-        ended_lately: ended(&past.stuck),
+        calls: past.stuck.of_part(Measure::CallsByLane, subject),
+        taken_over: past.stuck.count(Measure::TakenOver, subject),
+        oldest: age.map(|age| (age, ageing(past, subject))),
         held_by: held.and_then(|held| held.next.as_ref()).map(|next| next.why.clone()),
         ended: ended(&past.hour),
         exhausted: past.hour.count(Measure::Exhausted, subject),
+        exhausted_lately: (exhausted(&past.half_hour), exhausted(&past.lately)),
         exhausted_most: most.and_then(|(endpoint, count)| Some((EndpointName::new(endpoint).ok()?, count))),
         wait_p95: past.lately.wait(subject, 0.95),
         letters: lane.dead,
         letters_new: past.hour.count(Measure::Died, subject),
         duration: past.day.mean(Measure::Duration, subject),
+        duration_yesterday: past.yesterday.mean(Measure::Duration, subject),
         duration_before: past.day_before.mean(Measure::Duration, subject),
     }
 }
 
+/// By how much a lane's oldest job gets older, for each second; 0 while too little is known.
+fn ageing(past: &Past, subject: &str) -> f64 {
+    let age = |sums: &Sums| Some(sums.mean(Measure::Aged, subject)).filter(|mean| mean.count > 0);
+    let Some((now, before)) = age(&past.lately).zip(age(&past.long_before)) else { return 0.0 };
+    (now.mean.as_secs_f64() - before.mean.as_secs_f64()) / AGES_OVER.as_secs_f64()
+}
+
 #[expect(clippy::cast_precision_loss, reason = "rates for people")]
-fn of_endpoint(past: &Past, subject: &str) -> Option<EndpointReading> {
+fn of_endpoint(picture: &Picture, past: &Past, subject: &str) -> Option<EndpointReading> {
     let calls = past.lately.count(Measure::Calls, subject);
     let limited = past.lately.count(Measure::RateLimited, subject);
     let by_lane = past.lately.of(Measure::CallsByLane, subject);
@@ -287,18 +322,33 @@ fn of_endpoint(past: &Past, subject: &str) -> Option<EndpointReading> {
         .collect();
     lanes.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let backoff = past.half_hour.mean(Measure::Retries, subject);
+    let same_hour = past.half_hour_before.mean(Measure::Retries, subject);
+    let is_same_hour = same_hour.count > 0;
     let most = past.lately.most(Measure::RateLimited, subject);
     Some(EndpointReading {
         name: EndpointName::new(subject).ok()?,
         calls,
         limited,
+        calls_long: past.stuck.count(Measure::Calls, subject),
+        limited_long: past.stuck.count(Measure::RateLimited, subject),
         limited_usual: past.usual.count(Measure::RateLimited, subject) as f64 / DAY.as_secs_f64() * 60.0,
         limited_most: most.and_then(|(tenant, count)| Some((Tenant::new(tenant).ok()?, health::share(count, limited)))),
         lanes,
         late: health::share(past.half_hour.count(Measure::LateRetries, subject), backoff.count),
         backoff,
-        backoff_before: past.half_hour_before.mean(Measure::Retries, subject),
+        backoff_before: if is_same_hour { same_hour } else { past.yesterday.mean(Measure::Retries, subject) },
+        is_same_hour,
+        blocked: blocked(picture, subject),
     })
+}
+
+/// Who has been blocked at an endpoint for the longest time.
+fn blocked(picture: &Picture, endpoint: &str) -> Option<Blocked> {
+    let accounts = picture.accounts.iter().filter(|account| account.endpoint.as_str() == endpoint);
+    let blocked = accounts.filter_map(|account| {
+        Some(Blocked { tenant: account.tenant.clone(), since: account.since?, why: account.detail.clone() })
+    });
+    blocked.min_by_key(|blocked| blocked.since)
 }
 
 #[cfg(test)]

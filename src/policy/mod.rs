@@ -10,6 +10,7 @@ pub mod headers;
 pub mod health;
 pub mod learn;
 pub mod limit;
+pub mod notices;
 pub mod operation;
 pub mod pacing;
 pub mod turns;

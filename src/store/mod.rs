@@ -8,6 +8,7 @@ pub mod decide;
 mod fault;
 pub mod gcra;
 mod letter;
+mod notices;
 mod operations;
 pub mod postgres;
 mod record;
@@ -29,6 +30,7 @@ use crate::job::budget::{Account, Take, Taken};
 use crate::job::history::{Count, Measure, Pieces, Series, Step};
 
 pub use controls::*;
+pub use notices::*;
 pub use operations::*;
 pub use rows::*;
 pub use slots::GRANT_GOOD_FOR;
@@ -353,6 +355,7 @@ pub trait Store:
     + ReadingStore
     + HistoryStore
     + OperationStore
+    + NoticeStore
 {
 }
 
@@ -367,5 +370,6 @@ impl<T> Store for T where
         + ReadingStore
         + HistoryStore
         + OperationStore
+        + NoticeStore
 {
 }

@@ -120,6 +120,8 @@ metrics! {
         "Time of one operation of the store.";
     STORE_ERRORS = Counter, "lanes_store_errors_total", [],
         "Operations of the store that failed or did not answer in time.";
+    NOTIFICATIONS = Counter, "lanes_notifications_total", ["sink", "outcome"],
+        "Notices of incidents to the sinks of [[notify]], by outcome (sent, failed, given_up).";
     CONFIG_LAST_RELOAD_SUCCESSFUL = Gauge, "lanes_config_last_reload_successful", [],
         "1 while the running configuration is the last one written.";
     METRICS_DROPPED_LABELS = Counter, "lanes_metrics_dropped_labels_total", [],

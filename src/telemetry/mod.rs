@@ -1,6 +1,7 @@
 //! The single fan-out: everything that happens becomes metrics and log lines here and nowhere else.
 
 pub mod health;
+mod by_sink;
 mod by_tenant;
 mod lines;
 pub mod logs;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use ::metrics::Recorder;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+pub use self::by_sink::Notified;
 use self::metrics::Kind;
 use self::rollup::Rollup;
 pub use self::series::{ENDPOINT_LABELS_MAX, LANE_LABELS_MAX, OTHER, PUBLISH_SOURCES, TENANT_LABELS_MAX};
@@ -325,9 +327,9 @@ impl Telemetry {
         series.oldest.set(oldest_published_at.map_or(0.0, Timestamp::as_secs_f64));
     }
 
-    /// Notes a look at `lane`: whether it had fresh messages that no worker has claimed.
-    pub fn looked(&self, lane: &LaneName, backlogged: bool) {
-        self.0.rollup.looked(lane, backlogged);
+    /// Notes a look at `lane`: whether it had jobs that could run, and how old its oldest job is.
+    pub fn looked(&self, lane: &LaneName, backlogged: bool, age: Option<Duration>) {
+        self.0.rollup.looked(lane, backlogged, age);
     }
 
     /// What was counted for the history since this was last asked.
@@ -370,7 +372,14 @@ impl Telemetry {
         }
         if !worked {
             series.store_errors.increment(1);
+            self.0.rollup.store_failed();
         }
+    }
+
+    /// So many notices of incidents to a sink (its configured name), by what came of them; 0 makes the series exist.
+    pub fn notified(&self, sink: &str, outcome: Notified, notices: u64) {
+        let series = &self.0.series;
+        series.sinks.notified(&series.maker, sink, outcome, notices);
     }
 
     /// Whether the running configuration is the last one written.

@@ -39,17 +39,26 @@ impl Rollup {
             Event::Refused { lane, .. } => counts.add(Measure::Died, 0, lane.as_str(), "", one()),
             Event::Died { lane, endpoint, reason, .. } => counts.died(lane, endpoint, *reason),
             Event::Cancelled { lane } => counts.add(Measure::Ended, 0, lane.as_str(), "", one()),
+            Event::TakenOver { lane, .. } => counts.add(Measure::TakenOver, 0, lane.as_str(), "", one()),
             _ => {}
         }
     }
 
-    /// Counts a look at a lane, and whether it had fresh messages.
-    pub fn looked(&self, lane: &LaneName, backlogged: bool) {
+    /// Counts a look at a lane, whether it had jobs that could run, and how old its oldest was.
+    pub fn looked(&self, lane: &LaneName, backlogged: bool, age: Option<Duration>) {
         let mut counts = self.lock();
         counts.add(Measure::Looked, 0, lane.as_str(), "", one());
         if backlogged {
             counts.add(Measure::Backlogged, 0, lane.as_str(), "", one());
         }
+        if let Some(age) = age {
+            counts.add(Measure::Aged, 0, lane.as_str(), "", timed(age));
+        }
+    }
+
+    /// Counts an operation of the store that failed.
+    pub fn store_failed(&self) {
+        self.lock().add(Measure::StoreErrors, 0, "", "", one());
     }
 
     /// What was counted since the last time.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use ::metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder, Unit};
 
+use super::by_sink::SinkSeries;
 use super::by_tenant::BudgetSeries;
 use super::metrics::{self as table, Kind, Metric};
 use crate::job::event::RateSeen;
@@ -275,6 +276,7 @@ pub(super) struct Series {
     pub store_errors: Counter,
     pub broker_connected: Gauge,
     circuits: Cache<EndpointName, Arc<[Gauge; 3]>>,
+    pub sinks: SinkSeries,
     pub config_reloaded: Gauge,
     pub workers_alive: Gauge,
     pub workers_stale: Gauge,
@@ -295,6 +297,7 @@ impl Series {
             store_errors: maker.counter(&table::STORE_ERRORS, &[]),
             broker_connected: maker.gauge(&table::BROKER_CONNECTED, &[]),
             circuits: Cache::new(ENDPOINT_LABELS_MAX),
+            sinks: SinkSeries::default(),
             config_reloaded,
             workers_alive: maker.gauge(&table::WORKERS, &["alive"]),
             workers_stale: maker.gauge(&table::WORKERS, &["stale"]),

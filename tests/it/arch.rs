@@ -26,6 +26,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("telemetry", &["job", "clock"]),
     ("publish", &["broker", "message", "job", "telemetry", "clock"]),
     ("engine", &["broker", "store", "governor", "dispatch", "policy", "telemetry", "job", "message", "clock"]),
+    ("notices", &["observe", "store", "dispatch", "policy", "telemetry", "job", "clock"]),
     ("http", &["store", "telemetry", "job", "clock"]),
     ("dash", &["governor", "observe", "store", "policy", "job", "clock"]),
     ("testing", &["broker", "store", "dispatch", "message", "job", "clock"]),

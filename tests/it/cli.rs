@@ -4,6 +4,7 @@ mod dash;
 mod incidents;
 mod limits;
 mod pausing;
+mod watch;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -165,7 +166,9 @@ impl Background {
 
     pub fn end(mut self) -> Ran {
         let mut out = String::new();
-        self.child.stdout.take().expect("piped").read_to_string(&mut out).expect("readable");
+        if let Some(mut stdout) = self.child.stdout.take() {
+            stdout.read_to_string(&mut out).expect("readable");
+        }
         self.err.read_to_string(&mut self.heard).expect("readable");
         let code = self.child.wait().expect("it ends").code().unwrap_or(-1);
         Ran { code, out, err: std::mem::take(&mut self.heard) }

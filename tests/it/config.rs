@@ -3,6 +3,7 @@
 mod access;
 mod budgets;
 mod items;
+mod notify;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -973,8 +974,13 @@ fn everything() -> String {
     DEFAULT_FILE.lines().map(switched_on).collect()
 }
 
-const EVERYTHING_ENV: Env<'static> =
-    &[("CRM_TOKEN", "t0ken"), ("CRM_SIGNING", "s1gn"), ("DASHBOARD_ALICE", "a-token-that-is-long-enough")];
+const EVERYTHING_ENV: Env<'static> = &[
+    ("CRM_TOKEN", "t0ken"),
+    ("CRM_SIGNING", "s1gn"),
+    ("DASHBOARD_ALICE", "a-token-that-is-long-enough"),
+    ("NOTIFY_URL", "https://hooks.example.com/T0/TOPSECRET"),
+    ("NOTIFY_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+];
 
 #[test]
 fn the_default_file_works_as_it_is() {

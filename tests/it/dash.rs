@@ -481,6 +481,19 @@ async fn fifty_tabs_are_one_reader_and_end_with_the_server() {
 }
 
 #[tokio::test]
+async fn fifty_probes_are_one_look_that_shows_no_secret() {
+    let bench = bench(tokens(), false).await;
+    let probes = futures_util::future::join_all((0..50).map(|_| bench.get("/healthz/deep", VICTOR))).await;
+    for probe in probes {
+        assert_eq!(probe.status(), StatusCode::OK, "the lane has a worker");
+        assert_eq!(probe.headers()["content-type"], "application/json");
+        let document: serde_json::Value = serde_json::from_str(&text(probe).await).expect("JSON");
+        assert_eq!((&document["healthy"], &document["broker"]["reachable"]), (&true.into(), &true.into()));
+    }
+    assert_eq!(bench.source.looks.load(Ordering::SeqCst), 1, "one look for all of them");
+}
+
+#[tokio::test]
 async fn assets_are_kept_for_ever_and_pages_name_them() {
     let bench = bench(tokens(), false).await;
     let page = bench.page("/", VICTOR).await;

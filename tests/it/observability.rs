@@ -3,6 +3,7 @@
 mod files;
 mod live;
 mod promql;
+mod thresholds;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

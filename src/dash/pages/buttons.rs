@@ -97,6 +97,10 @@ fn step(step: &Step, role: Role) -> Markup {
             let [lane, endpoint, tenant] = fields(target);
             button("/pause", &label, "", &[lane, endpoint, tenant, ("for", &lasts), ("from", "overview")])
         }
+        Step::Resume(target) if role >= Role::Operator => {
+            let [lane, endpoint, tenant] = fields(target);
+            button("/resume", &format!("Resume {}", short(target)), "", &[lane, endpoint, tenant, ("from", "overview")])
+        }
         Step::Slow(endpoint, tenant, percent, time) if role >= Role::Admin => {
             let label = format!("Slow {tenant} to {percent} % for {}", duration(*time));
             let (endpoint, tenant, percent) = (endpoint.as_str(), tenant.as_str(), percent.to_string());
@@ -105,7 +109,7 @@ fn step(step: &Step, role: Role) -> Markup {
             button("/limits/slow", &label, "", &[&named[..], &[("for", lasts.as_str())]].concat())
         }
         // whoever may not press it is not told of it
-        Step::Pause(..) | Step::Slow(..) => html! {},
+        Step::Pause(..) | Step::Resume(_) | Step::Slow(..) => html! {},
         Step::Jobs(name) => link(&format!("/jobs?{}", lane(name.as_str())), "Its jobs", ""),
         Step::Letters(name) => link(&format!("/dead?{}", lane(name.as_str())), "Its dead letters", ""),
         Step::Limits(endpoint, tenant) => {

@@ -6,7 +6,7 @@ use axum::response::Response;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::overview::{left, share_left};
+use super::overview::left;
 use super::parts::{absolute, badge, empty, endpoint, next, number, query, table, tenant};
 use super::{Frame, buttons, charts, done, live, trends, unseen};
 use crate::dash::Shared;
@@ -92,7 +92,7 @@ pub(in crate::dash) fn fragment(seen: &Snapshot, wish: &Wish, role: Role) -> Mar
         });
     }
     // who holds jobs back comes first, then who has least left
-    wanted.sort_by(|a, b| b.held.cmp(&a.held).then(share_left(a).total_cmp(&share_left(b))));
+    wanted.sort_by(|a, b| b.held.cmp(&a.held).then(a.share_left().total_cmp(&b.share_left())));
     let rows: Vec<Markup> = wanted.iter().take(ROWS_MAX).map(|account| row(account, picture, role)).collect();
     html! {
         (table("Limits", &HEADS, &rows))

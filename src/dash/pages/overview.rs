@@ -162,7 +162,7 @@ pub(super) fn held<'a>(held: impl Iterator<Item = &'a Held>, now: Timestamp) -> 
 
 fn budgets(picture: &Picture) -> Markup {
     let mut known: Vec<&AccountState> = picture.accounts.iter().filter(|account| account.left.is_some()).collect();
-    known.sort_by(|a, b| share_left(a).total_cmp(&share_left(b)));
+    known.sort_by(|a, b| a.share_left().total_cmp(&b.share_left()));
     let row = |account: &&AccountState| {
         html! {
             td { (endpoint(&account.endpoint)) }
@@ -178,25 +178,10 @@ fn budgets(picture: &Picture) -> Markup {
     table("Budgets", &["Endpoint", "Tenant", "Left", "More"], &rows)
 }
 
-/// The smallest limit that is set for an account; what was only learnt has none here.
-fn most_of(account: &AccountState) -> Option<f64> {
-    account.limits.iter().map(|limit| f64::from(limit.requests)).min_by(f64::total_cmp)
-}
-
-/// Which share of an account's limit is left, as the last answer told; those with nothing to compare with come last.
-pub(super) fn share_left(account: &AccountState) -> f64 {
-    match (account.left, most_of(account)) {
-        (Some((left, _)), Some(most)) if most > 0.0 => (left / most).min(1.0),
-        (Some((left, _)), _) if left < 1.0 => 0.0,
-        (Some(_), _) => 1.0,
-        (None, _) => 2.0,
-    }
-}
-
 /// What is left, as the last answer told.
 pub(super) fn left(account: &AccountState) -> Markup {
     let label = format!("Calls left of {}", account.endpoint);
-    match (account.left, most_of(account)) {
+    match (account.left, account.most()) {
         (Some((left, _)), Some(most)) => bar(&label, left, most.max(left).max(1.0)),
         (Some((left, _)), None) => html! { (format!("{left:.0}")) },
         (None, _) => html! { span.quiet { "–" } },

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{EndpointReading, Incident, Kind, LaneReading, REALTIME_WAIT_GOAL, Severity, SilentWorker, Step, share};
+use super::{
+    Blocked, EndpointReading, Incident, Kind, LaneReading, REALTIME_WAIT_GOAL, STORE_FAILS_FOR, Severity, SilentWorker,
+    Step, share,
+};
 use crate::clock::Timestamp;
 use crate::job::control::Target;
 
@@ -19,6 +22,13 @@ fn incident(kind: Kind, severity: Severity, message: String, step: Step) -> Inci
 
 pub(super) fn unreachable(kind: Kind, why: &str) -> Incident {
     incident(kind, Severity::Critical, why.to_owned(), Step::CheckConfig)
+}
+
+pub(super) fn store_errors(count: u64) -> Incident {
+    let (count, within) = (number(count), time(STORE_FAILS_FOR));
+    let message =
+        format!("{count} operations of the store failed in the last {within}, and some before; calls slow down.");
+    incident(Kind::StoreErrors, Severity::Critical, message, Step::Status)
 }
 
 pub(super) fn no_worker(lane: &LaneReading) -> Incident {
@@ -58,12 +68,36 @@ pub(super) fn realtime_waits(lane: &LaneReading, endpoints: &[EndpointReading], 
 pub(super) fn stuck(lane: &LaneReading) -> Incident {
     let name = &lane.name;
     let why = lane.held_by.as_deref().unwrap_or("its slots are full of calls that do not end");
-    let message = format!("{name} has moved nothing for 15 min ({} ready): {why}.", number(lane.ready));
+    let message = format!("{name} has called nothing for 15 min ({} could run): {why}.", number(lane.ready));
     let step = Step::Jobs(name.clone());
     Incident { lane: Some(name.clone()), ..incident(Kind::LaneStuck, Severity::Warning, message, step) }
 }
 
-pub(super) fn exhaustion(lane: &LaneReading) -> Incident {
+pub(super) fn worker_died(lane: &LaneReading) -> Incident {
+    let (name, taken) = (&lane.name, jobs(lane.taken_over));
+    let message = format!("{name}: a worker died with {taken} in its hands; others have taken over.");
+    let step = Step::Jobs(name.clone());
+    Incident { lane: Some(name.clone()), ..incident(Kind::WorkerDied, Severity::Warning, message, step) }
+}
+
+pub(super) fn backlog_ages(lane: &LaneReading, age: Duration) -> Incident {
+    let name = &lane.name;
+    let mut message = format!("{name}: its oldest job is {} old and gets older.", time(age));
+    if let Some(why) = &lane.held_by {
+        message = format!("{message} Most of them wait because {why}.");
+    }
+    let step = Step::Foresee;
+    Incident { lane: Some(name.clone()), ..incident(Kind::BacklogAges, Severity::Warning, message, step) }
+}
+
+pub(super) fn paused_long(lane: &LaneReading, since: Duration) -> Incident {
+    let name = &lane.name;
+    let message = format!("{name} has been paused for {}: forgotten?", time(since));
+    let step = Step::Resume(Target::Lane(name.clone()));
+    Incident { lane: Some(name.clone()), ..incident(Kind::LanePausedLong, Severity::Info, message, step) }
+}
+
+pub(super) fn exhaustion(lane: &LaneReading, severity: Severity) -> Incident {
     let name = &lane.name;
     let of = format!("{} of {}", number(lane.exhausted), number(lane.ended));
     let part = percent(share(lane.exhausted, lane.ended));
@@ -74,7 +108,7 @@ pub(super) fn exhaustion(lane: &LaneReading) -> Incident {
     let step = Step::Letters(name.clone());
     let endpoint = lane.exhausted_most.as_ref().map(|(endpoint, _)| endpoint.clone());
     let also = vec![Step::Pause(Target::Lane(name.clone()), PAUSE)];
-    let incident = incident(Kind::Exhaustion, Severity::Warning, message, step);
+    let incident = incident(Kind::Exhaustion, severity, message, step);
     Incident { lane: Some(name.clone()), endpoint, also, ..incident }
 }
 
@@ -115,12 +149,33 @@ pub(super) fn spike(endpoint: &EndpointReading, a_minute: f64) -> Incident {
     Incident { endpoint, tenant, also, ..incident(Kind::RateLimitSpike, Severity::Warning, message, step) }
 }
 
+pub(super) fn saturated(endpoint: &EndpointReading, part: f64) -> Incident {
+    let name = &endpoint.name;
+    let message =
+        format!("{name}: {} of its calls get a 429, for 15 min: its pace is above what it allows.", percent(part));
+    let step = Step::Limits(Some(name.clone()), None);
+    Incident { endpoint: Some(name.clone()), ..incident(Kind::RateLimitSaturated, Severity::Warning, message, step) }
+}
+
+pub(super) fn circuit_open(endpoint: &EndpointReading, blocked: &Blocked, now: Timestamp) -> Incident {
+    let (name, since) = (&endpoint.name, time(now.since(blocked.since)));
+    let step = Step::Limits(Some(name.clone()), blocked.tenant.clone());
+    let whose = match &blocked.tenant {
+        Some(tenant) => format!("tenant {tenant} at {name}"),
+        None => name.to_string(),
+    };
+    let why = if blocked.why.is_empty() { String::new() } else { format!(": {}", blocked.why) };
+    let message = format!("{whose} has not been called freely for {since}{why}. Its jobs wait and lose no attempt.");
+    let (endpoint, tenant) = (Some(name.clone()), blocked.tenant.clone());
+    Incident { endpoint, tenant, ..incident(Kind::CircuitOpen, Severity::Warning, message, step) }
+}
+
 pub(super) fn backoff_rising(endpoint: &EndpointReading) -> Incident {
     let (name, now, before) = (&endpoint.name, time(endpoint.backoff.mean), time(endpoint.backoff_before.mean));
-    let late = percent(endpoint.late);
-    let message = format!(
-        "Average backoff at {name} is {now}, {before} yesterday at this hour. {late} of retries are attempt 4 or later."
-    );
+    let (late, when) =
+        (percent(endpoint.late), if endpoint.is_same_hour { "yesterday at this hour" } else { "the day before" });
+    let message =
+        format!("Average backoff at {name} is {now}, {before} {when}. {late} of retries are attempt 4 or later.");
     let step = Step::Limits(Some(name.clone()), None);
     Incident { endpoint: Some(name.clone()), ..incident(Kind::BackoffRising, Severity::Warning, message, step) }
 }

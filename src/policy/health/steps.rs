@@ -27,6 +27,8 @@ pub enum Step {
     Foresee,
     /// Hold it back for so long, in whole minutes.
     Pause(Target, Duration),
+    /// Let it go on.
+    Resume(Target),
     /// Make fewer calls of a tenant at an endpoint: so many percent of its limits, for so long, in whole minutes.
     Slow(EndpointName, Tenant, u32, Duration),
 }
@@ -57,6 +59,14 @@ impl fmt::Display for Step {
                 }
                 write!(f, " --for {}m", minutes(time))
             }
+            Self::Resume(target) => match target.parts() {
+                (Some(lane), ..) => write!(f, "lanes lane resume {lane}"),
+                (None, endpoint, tenant) => {
+                    f.write_str("lanes limits resume")?;
+                    endpoint.iter().try_for_each(|endpoint| write!(f, " {endpoint}"))?;
+                    tenant.iter().try_for_each(|tenant| write!(f, " --tenant {}", Word(tenant.as_str())))
+                }
+            },
             Self::Slow(endpoint, tenant, percent, time) => {
                 let (tenant, minutes) = (Word(tenant.as_str()), minutes(time));
                 write!(f, "lanes limits slow {endpoint} --tenant {tenant} --percent {percent} --for {minutes}m")

@@ -7,6 +7,7 @@ mod history;
 mod controls;
 mod letters;
 mod many;
+mod notices;
 mod operations;
 mod operator;
 mod readings;

@@ -28,6 +28,15 @@ fn it_serves_pages_until_a_signal() {
         assert!(page.contains(part), "{part}: {page}");
     }
     assert!(get(&address, "/healthz").ends_with("ok\n"));
+    let deep = get(&address, "/healthz/deep");
+    assert!(deep.starts_with("HTTP/1.1 503 "), "{deep}");
+    let document: serde_json::Value = serde_json::from_str(deep.rsplit("\r\n").next().expect("a body")).expect("JSON");
+    assert_eq!(document["healthy"], false);
+    assert_eq!(document["store"]["reachable"], true);
+    let incident = &document["incidents"][0];
+    assert_eq!((&incident["kind"], &incident["lane"]), (&"no_worker".into(), &"bulk".into()), "{deep}");
+    assert_eq!(incident["message"], "lane bulk has 1 job and no live worker; start one: lanes worker --lane bulk");
+    assert_eq!(incident["runbook"], "docs/runbook.md#lanesabsent");
     assert!(get(&address, "/metrics").starts_with("HTTP/1.1 404 "));
     dash.signal("-TERM");
     dash.end().ends(0);

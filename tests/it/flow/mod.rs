@@ -1,7 +1,7 @@
 //! The flow from publish to ack, as a user would describe it, on every backend.
 
 pub mod rig;
-mod weather;
+pub mod weather;
 mod batches;
 mod budgets;
 mod counted;

@@ -13,10 +13,10 @@ use lanes::job::operation::{Action, Group, NewOperation, Operation, Selection};
 use lanes::store::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
     CancelAnswer, Claim, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
-    HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, OperationStore,
-    Payload, Piece, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk,
-    SlotStore, SlotUse, StateCount, StepWish, Stepped, Store, StoreError, StoreResult, TakenOver, Turn, Wake,
-    WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, NoticeStore,
+    NoticesRow, OperationStore, Payload, Piece, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention,
+    Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount, StepWish, Stepped, Store, StoreError, StoreResult,
+    TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -255,6 +255,19 @@ impl OperationStore for Weather {
     async fn purge_operations(&self, before: Timestamp) -> StoreResult<u64> {
         self.meet(Asked::Other).await?;
         self.store.purge_operations(before).await
+    }
+}
+
+#[async_trait]
+impl NoticeStore for Weather {
+    async fn notices(&self) -> StoreResult<Option<NoticesRow>> {
+        self.meet(Asked::Other).await?;
+        self.store.notices().await
+    }
+
+    async fn put_notices(&self, seen: i64, state: &str, now: Timestamp) -> StoreResult<bool> {
+        self.meet(Asked::Other).await?;
+        self.store.put_notices(seen, state, now).await
     }
 }
 
