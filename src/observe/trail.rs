@@ -24,6 +24,8 @@ struct Plan {
     pieces: u16,
     /// Time between two readings of what is new.
     every: Duration,
+    /// The piece that is not over is shown as well: it is long, and a new installation has nothing else.
+    unfinished: bool,
     measures: &'static [Measure],
 }
 
@@ -32,6 +34,7 @@ const LATELY: Plan = Plan {
     width: Duration::from_secs(10),
     pieces: 30,
     every: Duration::from_secs(10),
+    unfinished: false,
     measures: &[Measure::Succeeded, Measure::Exhausted, Measure::Ended],
 };
 const HOUR: Plan = Plan {
@@ -39,6 +42,7 @@ const HOUR: Plan = Plan {
     width: Duration::from_mins(1),
     pieces: 60,
     every: Duration::from_secs(10),
+    unfinished: false,
     measures: &[
         Measure::Succeeded,
         Measure::Exhausted,
@@ -53,6 +57,7 @@ const DAY: Plan = Plan {
     width: Duration::from_mins(15),
     pieces: 192,
     every: Duration::from_mins(1),
+    unfinished: true,
     measures: &[Measure::Calls, Measure::RateLimited, Measure::Took, Measure::Retries],
 };
 const WEEK: Plan = Plan {
@@ -60,6 +65,7 @@ const WEEK: Plan = Plan {
     width: Duration::from_hours(6),
     pieces: 28,
     every: Duration::from_mins(10),
+    unfinished: true,
     measures: &[Measure::Duration],
 };
 
@@ -177,12 +183,13 @@ impl Trail {
         keys.filter(|(of, ..)| *of == measure).map(|(_, _, subject)| subject.as_str()).collect()
     }
 
-    /// One value for each so many pieces that are over, the oldest first; `None` where nothing is known, or nothing was counted
+    /// One value for each so many pieces, the oldest first; `None` where nothing is known, or nothing was counted
     /// that a value could be made of.
     pub fn line(&self, together: u16, value: impl Fn(&Window<'_>) -> Option<f64>) -> Line {
         let width = self.plan.width * u32::from(together);
         let points = self.plan.pieces / together;
-        let start = self.until.minus(width * u32::from(points));
+        let end = if self.plan.unfinished { self.until.plus(self.plan.width) } else { self.until };
+        let start = end.minus(width * u32::from(points));
         let point = |at: u16| {
             let from = start.plus(width * u32::from(at));
             let to = from.plus(width);
@@ -382,9 +389,9 @@ mod tests {
             feed(&mut trail, now.plus(Duration::from_secs(10 * look)), &all);
             seen.push(known(&trail));
         }
-        assert_eq!(seen, [4, 8, 12, 16, 20, 24, 28, 28, 28]);
+        assert_eq!(seen, [5, 9, 13, 17, 21, 25, 28, 28, 28], "with the piece that is not over");
         assert_eq!(trail.wanted(now.plus(Duration::from_secs(100))), [], "all of it is known");
-        assert_eq!(trail.mean(1, Measure::Duration, Some("bulk")).latest(), Some(3.0 * 35.0));
+        assert_eq!(trail.mean(1, Measure::Duration, Some("bulk")).latest(), Some(3.0 * 36.0));
         assert_eq!(trail.mean(1, Measure::Duration, Some("other")).latest(), None);
     }
 

@@ -221,7 +221,11 @@ async fn fill(store: &SqliteStore, now: Timestamp) {
     let of_bulk = [Measure::Succeeded, Measure::Exhausted, Measure::Waited, Measure::Died, Measure::Duration];
     let of_crm = [Measure::Calls, Measure::RateLimited, Measure::Took, Measure::Retries];
     for minutes in [2, 3, 20, 24 * 60 + 30] {
-        let lane = of_bulk.map(|measure| (series(measure, "bulk"), Count { count: 7, total: 9_000_000 }));
+        let lane = of_bulk.map(|measure| {
+            // few enough that nothing needs a person
+            let count = if matches!(measure, Measure::Exhausted | Measure::Died) { 1 } else { 7 };
+            (series(measure, "bulk"), Count { count, total: 9_000_000 })
+        });
         let endpoint = of_crm.map(|measure| (series(measure, "crm"), Count { count: 11, total: 22_000_000 }));
         let hostile = [(series(Measure::Calls, HOSTILE), Count { count: 1, total: 0 })];
         let counts = [&lane[..], &endpoint, &hostile].concat();
@@ -498,7 +502,7 @@ async fn assets_are_kept_for_ever_and_pages_name_them() {
     let bench = bench(tokens(), false).await;
     let page = bench.page("/", VICTOR).await;
     let names: Vec<&str> = page.split('"').filter(|part| part.starts_with("/assets/")).collect();
-    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(names.len(), 4, "{names:?}");
     for name in names {
         let asset = bench.ask("GET", name, &[], "").await;
         assert_eq!(asset.status(), StatusCode::OK, "{name}");

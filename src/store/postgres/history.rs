@@ -1,13 +1,14 @@
 //! Counts by time, of all workers together.
 
+use async_trait::async_trait;
 use sqlx::PgPool;
 
-use super::begin;
+use super::{PgStore, begin};
 use crate::clock::Timestamp;
 use crate::job::history::{Count, Measure, Pieces, Series, Step};
-use crate::store::Piece;
 use crate::store::fault::{Answer, limit as rows_limit};
 use crate::store::record::{PieceRecord, SumRecord, count_of, micros_of, seconds_of, step_of};
+use crate::store::{HistoryStore, Piece, StoreResult};
 
 // in the order of the key, so that two workers that write the same rows do not wait for each other in a circle
 const ADD: &str = "\
@@ -30,7 +31,32 @@ const PIECES: &str = "\
 const PURGE: &str = "\
     DELETE FROM history WHERE ctid = ANY(ARRAY(SELECT ctid FROM history WHERE seconds = $1 AND at < $2 LIMIT $3))";
 
-pub async fn add(pool: &PgPool, at: Timestamp, counts: &[(Series, Count)]) -> Answer<()> {
+#[async_trait]
+impl HistoryStore for PgStore {
+    async fn add_history(&self, at: Timestamp, counts: &[(Series, Count)]) -> StoreResult<()> {
+        self.run("write history", add(&self.pool, at, counts)).await
+    }
+
+    async fn history(
+        &self,
+        step: Step,
+        since: Timestamp,
+        until: Timestamp,
+        measures: &[Measure],
+    ) -> StoreResult<Vec<(Series, Count)>> {
+        self.run("read history", sums(&self.pool, step, since, until, measures)).await
+    }
+
+    async fn history_pieces(&self, wanted: Pieces, measures: &[Measure], limit: usize) -> StoreResult<Vec<Piece>> {
+        self.run("read history", pieces(&self.pool, wanted, measures, limit)).await
+    }
+
+    async fn purge_history(&self, now: Timestamp, limit: usize) -> StoreResult<u64> {
+        self.run("purge history", purge(&self.pool, now, limit)).await
+    }
+}
+
+async fn add(pool: &PgPool, at: Timestamp, counts: &[(Series, Count)]) -> Answer<()> {
     let mut tx = begin(pool).await?;
     for step in Step::ALL {
         sqlx::query(ADD)
@@ -49,7 +75,7 @@ pub async fn add(pool: &PgPool, at: Timestamp, counts: &[(Series, Count)]) -> An
     Ok(())
 }
 
-pub async fn sums(
+async fn sums(
     pool: &PgPool,
     step: Step,
     since: Timestamp,
@@ -66,7 +92,7 @@ pub async fn sums(
     Ok(records.into_iter().filter_map(SumRecord::counted).collect())
 }
 
-pub async fn pieces(pool: &PgPool, pieces: Pieces, measures: &[Measure], limit: usize) -> Answer<Vec<Piece>> {
+async fn pieces(pool: &PgPool, pieces: Pieces, measures: &[Measure], limit: usize) -> Answer<Vec<Piece>> {
     let records: Vec<PieceRecord> = sqlx::query_as(PIECES)
         .bind(seconds_of(pieces.step))
         .bind(step_of(pieces.step, pieces.since).as_micros())
@@ -79,7 +105,7 @@ pub async fn pieces(pool: &PgPool, pieces: Pieces, measures: &[Measure], limit: 
     Ok(records.into_iter().filter_map(PieceRecord::piece).collect())
 }
 
-pub async fn purge(pool: &PgPool, now: Timestamp, limit: usize) -> Answer<u64> {
+async fn purge(pool: &PgPool, now: Timestamp, limit: usize) -> Answer<u64> {
     let mut purged = 0;
     for step in Step::ALL {
         let before = now.minus(step.kept()).as_micros();

@@ -1,14 +1,15 @@
 //! Counts by time, of all workers together.
 
+use async_trait::async_trait;
 use sqlx::QueryBuilder;
 
-use super::begin;
+use super::{SqliteStore, begin};
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::history::{Count, Measure, Pieces, Series, Step};
-use crate::store::Piece;
 use crate::store::fault::{Answer, limit as rows_limit};
 use crate::store::record::{PieceRecord, SumRecord, count_of, micros_of, seconds_of, step_of};
+use crate::store::{HistoryStore, Piece, StoreResult};
 
 const ADD: &str = "\
     INSERT INTO history (seconds, at, measure, bucket, subject, part, count, total) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -17,7 +18,32 @@ const PURGE: &str = "\
     DELETE FROM history WHERE (seconds, at, measure, bucket, subject, part) IN (
         SELECT seconds, at, measure, bucket, subject, part FROM history WHERE seconds = ?1 AND at < ?2 LIMIT ?3)";
 
-pub async fn add(db: &Sqlite, at: Timestamp, counts: &[(Series, Count)]) -> Answer<()> {
+#[async_trait]
+impl HistoryStore for SqliteStore {
+    async fn add_history(&self, at: Timestamp, counts: &[(Series, Count)]) -> StoreResult<()> {
+        self.run("write history", add(&self.db, at, counts)).await
+    }
+
+    async fn history(
+        &self,
+        step: Step,
+        since: Timestamp,
+        until: Timestamp,
+        measures: &[Measure],
+    ) -> StoreResult<Vec<(Series, Count)>> {
+        self.run("read history", sums(&self.db, step, since, until, measures)).await
+    }
+
+    async fn history_pieces(&self, wanted: Pieces, measures: &[Measure], limit: usize) -> StoreResult<Vec<Piece>> {
+        self.run("read history", pieces(&self.db, wanted, measures, limit)).await
+    }
+
+    async fn purge_history(&self, now: Timestamp, limit: usize) -> StoreResult<u64> {
+        self.run("purge history", purge(&self.db, now, limit)).await
+    }
+}
+
+async fn add(db: &Sqlite, at: Timestamp, counts: &[(Series, Count)]) -> Answer<()> {
     let mut tx = begin(db).await?;
     for step in Step::ALL {
         for (series, count) in counts {
@@ -38,7 +64,7 @@ pub async fn add(db: &Sqlite, at: Timestamp, counts: &[(Series, Count)]) -> Answ
     Ok(())
 }
 
-pub async fn sums(
+async fn sums(
     db: &Sqlite,
     step: Step,
     since: Timestamp,
@@ -60,7 +86,7 @@ pub async fn sums(
     Ok(records.into_iter().filter_map(SumRecord::counted).collect())
 }
 
-pub async fn pieces(db: &Sqlite, pieces: Pieces, measures: &[Measure], limit: usize) -> Answer<Vec<Piece>> {
+async fn pieces(db: &Sqlite, pieces: Pieces, measures: &[Measure], limit: usize) -> Answer<Vec<Piece>> {
     let mut query = QueryBuilder::new("SELECT at - at % ");
     query.push_bind(micros_of(pieces.width));
     query.push(
@@ -80,7 +106,7 @@ pub async fn pieces(db: &Sqlite, pieces: Pieces, measures: &[Measure], limit: us
     Ok(records.into_iter().filter_map(PieceRecord::piece).collect())
 }
 
-pub async fn purge(db: &Sqlite, now: Timestamp, limit: usize) -> Answer<u64> {
+async fn purge(db: &Sqlite, now: Timestamp, limit: usize) -> Answer<u64> {
     let mut purged = 0;
     for step in Step::ALL {
         let before = now.minus(step.kept()).as_micros();

@@ -26,16 +26,15 @@ use uuid::Uuid;
 use super::fault::{Answer, bounded};
 use super::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
-    CancelAnswer, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
-    HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, Payload, Piece,
-    Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount,
-    StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    CancelAnswer, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount, Holder,
+    JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, Payload, Purged, RawLetter,
+    ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount, StoreResult,
+    TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::LaneName;
 use crate::job::budget::{Account, Take, Taken};
-use crate::job::history::{Count, Measure, Pieces, Series, Step};
 
 /// A store in an SQLite file.
 #[derive(Debug, Clone)]
@@ -139,31 +138,6 @@ impl AccountStore for SqliteStore {
 
     async fn purge_accounts(&self, before: Timestamp) -> StoreResult<u64> {
         self.run("purge accounts", accounts::purge(&self.db, before)).await
-    }
-}
-
-#[async_trait]
-impl HistoryStore for SqliteStore {
-    async fn add_history(&self, at: Timestamp, counts: &[(Series, Count)]) -> StoreResult<()> {
-        self.run("write history", history::add(&self.db, at, counts)).await
-    }
-
-    async fn history(
-        &self,
-        step: Step,
-        since: Timestamp,
-        until: Timestamp,
-        measures: &[Measure],
-    ) -> StoreResult<Vec<(Series, Count)>> {
-        self.run("read history", history::sums(&self.db, step, since, until, measures)).await
-    }
-
-    async fn history_pieces(&self, pieces: Pieces, measures: &[Measure], limit: usize) -> StoreResult<Vec<Piece>> {
-        self.run("read history", history::pieces(&self.db, pieces, measures, limit)).await
-    }
-
-    async fn purge_history(&self, now: Timestamp, limit: usize) -> StoreResult<u64> {
-        self.run("purge history", history::purge(&self.db, now, limit)).await
     }
 }
 

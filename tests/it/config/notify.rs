@@ -62,7 +62,7 @@ fn a_sink_that_could_not_be_told_is_refused_with_advice() {
         assert!(!problems.contains("TOPSECRET"), "{problems}");
     }
     let sink = format!("[[notify]]\nkind = \"slack\"\n{url}");
-    let twice = format!("[lanes.a]\n{0}name = \"a\"\n{0}name = \"a\"\n", sink);
+    let twice = format!("[lanes.a]\n{sink}name = \"a\"\n{sink}name = \"a\"\n");
     assert!(read(&twice, ENV).expect_err("refused").to_string().contains("two sinks have the name \"a\""));
     let many = format!("[lanes.a]\n{}", sink.repeat(17));
     assert!(read(&many, ENV).expect_err("refused").to_string().contains("there are 17, at most 16"));

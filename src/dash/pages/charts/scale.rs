@@ -36,7 +36,9 @@ impl Unit {
             Self::PerMinute => format!("{}/min", number(value)),
             Self::Seconds if value < 1e-3 => "0 s".to_owned(),
             Self::Seconds => took(Duration::try_from_secs_f64(value).unwrap_or(Duration::MAX)),
-            Self::Share if value > 0.0 && value < 0.1 => format!("{:.1} %", value * 100.0),
+            Self::Share if (value > 0.0 && value < 0.1) || (value > 0.9 && value < 1.0) => {
+                format!("{:.1} %", value * 100.0)
+            }
             Self::Share => format!("{:.0} %", value * 100.0),
         }
     }
@@ -120,6 +122,7 @@ mod tests {
         assert_eq!((count(0.0), count(0.44), count(7.0)), ("0".into(), "0.4".into(), "7".into()));
         assert_eq!((count(1_204.4), count(350_000.0), count(1.2e9)), ("1,204".into(), "350k".into(), "1.2G".into()));
         assert_eq!((Unit::PerMinute.shown(214.0), Unit::Share.shown(0.034)), ("214/min".into(), "3.4 %".into()));
+        assert_eq!((Unit::Share.shown(0.997), Unit::Share.shown(1.0)), ("99.7 %".into(), "100 %".into()));
         assert_eq!((Unit::Seconds.shown(0.0), Unit::Seconds.shown(240.0)), ("0 s".into(), "4m".into()));
         assert_eq!(Unit::Seconds.shown(f64::MAX).len(), Unit::Seconds.shown(1e300).len(), "no panic");
         let at = Timestamp::from_secs(1_700_000_000);
