@@ -19,7 +19,7 @@ pub struct AuditArgs {
     /// Only what this one did
     #[arg(long = "by", value_name = "WHO")]
     actor: Option<String>,
-    /// Only this action: pause, resume, set_limits, reset_limits
+    /// Only this action: pause, resume, set_limits, reset_limits, set_concurrency, reset_concurrency, retry_now
     #[arg(long)]
     action: Option<String>,
     /// Only what was done to this: "lane bulk", "endpoint crm", "tenant acme", "tenant acme at crm"

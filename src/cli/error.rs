@@ -8,6 +8,7 @@ use super::text::clean;
 use crate::app::AppError;
 use crate::broker::PublishError;
 use crate::config::{Problem, Problems};
+use crate::governor::operator::OperatorError;
 use crate::store::StoreError;
 
 /// Exit codes, a contract with scripts.
@@ -156,6 +157,15 @@ impl From<AppError> for CliError {
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
         Self::failed(error.to_string()).help("check [store] url in the configuration, and that it can be reached")
+    }
+}
+
+impl From<OperatorError> for CliError {
+    fn from(error: OperatorError) -> Self {
+        match error {
+            OperatorError::Wrong(why) => Self::usage(why),
+            OperatorError::Store(error) => error.into(),
+        }
     }
 }
 

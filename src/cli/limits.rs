@@ -14,7 +14,7 @@ use super::text::{Table, ago, count, duration, parse_duration, shorten, until};
 use super::{names, view};
 use crate::app;
 use crate::clock::Timestamp;
-use crate::governor::operator::{self, OperatorError, Wish};
+use crate::governor::operator::{self, Wish};
 use crate::governor::view::{AccountState, LimitState, pace_text};
 use crate::job::budget::Account;
 use crate::job::control::Target;
@@ -281,10 +281,7 @@ async fn set(mut ctx: Context, args: SetArgs) -> Result<Exit, CliError> {
     confirm(args.yes, &format!("set limits of {account}:"), wish.limits.len().max(1) as u64, "limit")?;
     let by = speaker(args.author);
     let expires_at = args.lasts.map(|lasts| now.plus(lasts));
-    operator::set_limits(&*store, &account, &wish, &by, now, expires_at).await.map_err(|error| match error {
-        OperatorError::Wrong(why) => CliError::usage(why),
-        OperatorError::Store(error) => error.into(),
-    })?;
+    operator::set_limits(&*store, &account, &wish, &by, now, expires_at).await?;
     tell(&mut ctx, &account, "set", expires_at, now)
 }
 

@@ -18,6 +18,7 @@ mod limits;
 mod pause;
 mod audit;
 mod plan;
+mod retry;
 mod dead;
 mod export;
 mod bulk;

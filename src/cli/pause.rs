@@ -10,11 +10,11 @@ use super::error::{CliError, Exit};
 use super::text::{parse_duration, until};
 use super::view;
 use crate::clock::Timestamp;
-use crate::governor::operator::{self, OperatorError};
+use crate::governor::operator;
 use crate::job::control::{Pause, Paused, Source, Speaker, Target};
 
 /// Longest time that something can be paused for, with an end.
-const FOR_MAX: Duration = Duration::from_hours(24 * 366);
+pub const FOR_MAX: Duration = Duration::from_hours(24 * 366);
 
 /// How something is paused.
 #[derive(Debug, Args)]
@@ -66,11 +66,7 @@ pub async fn pause(mut ctx: Context, target: &Target, args: PauseArgs, resume: &
     let store = ctx.store().await?;
     let now = store.time().await?;
     let until_at = args.lasts.map(|lasts| now.plus(lasts));
-    let before =
-        operator::pause(&*store, target, until_at, &args.by.speaker(), now).await.map_err(|error| match error {
-            OperatorError::Wrong(why) => CliError::usage(why),
-            OperatorError::Store(error) => error.into(),
-        })?;
+    let before = operator::pause(&*store, target, until_at, &args.by.speaker(), now).await?;
     if ctx.out.is_json() {
         ctx.out.document(&answer(target, "paused", until_at, before.as_ref()))?;
     } else {

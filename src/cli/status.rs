@@ -234,6 +234,7 @@ fn document(picture: &Picture) -> Value {
             "waiting_by_reason": waiting, "queued": lane.jobs(State::Queued), "dead": lane.dead,
             "oldest_published_at": view::time(lane.oldest()), "workers": lane.workers,
             "pause": picture.pause_of(name).map(pause::pause_document),
+            "concurrency": super::lane::concurrency_document(lane.concurrency, lane.said.as_ref()),
         })
     };
     let worker = |(worker, alive): &(WorkerRow, bool)| {

@@ -154,6 +154,7 @@ mod tests {
         let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
         let scope = Scope {
             lanes: Vec::new(),
+            concurrency: std::collections::BTreeMap::new(),
             lease: Duration::from_secs(15),
             budgets: crate::policy::pacing::Budgets::default(),
             recent: crate::observe::Recent::default(),

@@ -138,7 +138,14 @@ fn control(target: &Target, row: Option<&ControlRow>, pause: Option<Pause>, now:
     ControlWrite { target: target.clone(), seen, version: now.as_micros().max(seen.saturating_add(1)), pause }
 }
 
-fn entry(by: &Speaker, action: &str, target: &Target, before: String, after: String, now: Timestamp) -> AuditEntry {
+pub(super) fn entry(
+    by: &Speaker,
+    action: &str,
+    target: &impl ToString,
+    before: String,
+    after: String,
+    now: Timestamp,
+) -> AuditEntry {
     AuditEntry {
         at: now,
         actor: by.author.clone(),
@@ -168,7 +175,7 @@ pub async fn set_limits(
     change(store, account, now, |known| {
         let before = limits_text(known.live(now));
         known.live = Some(live.clone());
-        Some(entry(by, "set_limits", &account.clone().into(), before, limits_text(Some(&live)), now))
+        Some(entry(by, "set_limits", &Target::from(account.clone()), before, limits_text(Some(&live)), now))
     })
     .await?;
     Ok(())
@@ -197,7 +204,7 @@ pub async fn reset(store: &dyn Store, account: &Account, by: &Speaker, now: Time
             }
             known.forget(now);
             let told = something && one == account;
-            told.then(|| entry(by, "reset_limits", &account.clone().into(), before, limits_text(None), now))
+            told.then(|| entry(by, "reset_limits", &Target::from(account.clone()), before, limits_text(None), now))
         })
         .await?;
     }
@@ -251,7 +258,7 @@ async fn change(
     Err(contended(&account.to_string()))
 }
 
-fn contended(what: &str) -> StoreError {
+pub(super) fn contended(what: &str) -> StoreError {
     let why = format!("what is said of {what} was written by others again and again; try again");
     StoreError::Unavailable { address: "operator".to_owned(), why }
 }
