@@ -35,6 +35,7 @@ use crate::job::{EndpointName, LaneName, NameError};
 use crate::policy::backoff::RetryPolicy;
 use crate::policy::circuit::CircuitRules;
 use crate::policy::classify::EndpointRules;
+use crate::policy::control::usual_prefetch;
 use crate::policy::pacing::{Budgets, EndpointBudget, Learn};
 use crate::publish::Publisher;
 use crate::telemetry::Telemetry;
@@ -84,7 +85,7 @@ impl Lane {
         self
     }
 
-    /// Messages in hand and not yet acked; by default four times the concurrency.
+    /// Messages in hand and not yet acked; by default four times the concurrency, within 32 and 1,000.
     #[must_use]
     pub fn prefetch(mut self, messages: u16) -> Self {
         self.prefetch = Some(messages);
@@ -92,7 +93,7 @@ impl Lane {
     }
 
     fn settings(self, window: Duration, endpoint: &EndpointName) -> LaneSettings {
-        let natural = u16::try_from(self.concurrency.saturating_mul(4).clamp(32, 1_000)).unwrap_or(1_000);
+        let natural = usual_prefetch(u32::try_from(self.concurrency).unwrap_or(u32::MAX));
         LaneSettings {
             decode: DecodeRules {
                 lane: self.name.clone(),

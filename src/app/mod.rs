@@ -104,7 +104,8 @@ pub async fn open_governor(specs: &Specs, store: &dyn Store, now: Timestamp) -> 
 /// What there is to look at.
 pub fn scope(specs: &Specs) -> Scope {
     let lanes = specs.lanes.iter().map(|lane| lane.name.clone()).collect();
-    Scope { lanes, lease: specs.worker.lease, budgets: budgets(specs), recent: Recent::default() }
+    let concurrency = specs.lanes.iter().map(|lane| (lane.name.clone(), lane.concurrency)).collect();
+    Scope { lanes, concurrency, lease: specs.worker.lease, budgets: budgets(specs), recent: Recent::default() }
 }
 
 /// A publisher whose lanes' queues exist.

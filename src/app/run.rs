@@ -26,6 +26,7 @@ use crate::engine::settings::{EndpointSettings, LaneSettings, WorkerSettings};
 use crate::engine::worker::{self, WorkerParts};
 use crate::http::Server;
 use crate::http::status::{self, Sources};
+use crate::job::control::CONCURRENCY_MAX;
 use crate::job::wire::DecodeRules;
 use crate::job::{EndpointName, LaneName};
 use crate::policy::pacing::Budgets;
@@ -100,8 +101,7 @@ pub fn run_worker<'a>(
         if let Some(parts) = notices::parts(specs, &broker, telemetry, &shared).await? {
             tokio::spawn(crate::notices::run(parts, over.clone()));
         }
-        let connections = specs.lanes.iter().map(|lane| lane.concurrency as usize).max().unwrap_or_default();
-        let targets = specs.endpoints.iter().map(|endpoint| target(endpoint, connections)).collect();
+        let targets = specs.endpoints.iter().map(target).collect();
         let dispatch = HttpDispatch::new(targets, Arc::clone(&shared))?;
         let assembly = Assembly {
             settings,
@@ -324,8 +324,7 @@ fn endpoint_settings(spec: &EndpointSpec) -> EndpointSettings {
     EndpointSettings { rules: spec.rules.clone(), timeout: spec.timeout }
 }
 
-/// A lane keeps a connection for each of its calls: fewer, and a full lane would open some anew all the time.
-fn target(spec: &EndpointSpec, connections_idle_max: usize) -> Target {
+fn target(spec: &EndpointSpec) -> Target {
     Target {
         name: spec.name.clone(),
         url: spec.url.clone(),
@@ -338,7 +337,9 @@ fn target(spec: &EndpointSpec, connections_idle_max: usize) -> Target {
         keep_body_of_2xx: spec.rules.needs_body_of_2xx(),
         allow_metadata: spec.allow_metadata,
         http1_only: spec.http1_only,
-        connections_idle_max,
+        // a lane keeps a connection for each of its calls, as many as an operator may let it make: fewer, and a full lane
+        // would open some anew all the time
+        connections_idle_max: CONCURRENCY_MAX as usize,
     }
 }
 

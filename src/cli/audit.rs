@@ -18,7 +18,8 @@ pub struct AuditArgs {
     /// Only what this one did
     #[arg(long = "by", value_name = "WHO")]
     actor: Option<String>,
-    /// Only this action: pause, resume, set_limits, reset_limits, cancel, retry, discard, edit
+    /// Only this action: pause, resume, set_limits, reset_limits, set_concurrency, reset_concurrency, cancel, retry, retry_now,
+    /// discard, edit
     #[arg(long)]
     action: Option<String>,
     /// Only what was done to this: "lane bulk", "endpoint crm", "tenant acme", "tenant acme at crm", "job <handle>"

@@ -135,9 +135,9 @@ async fn act(ctx: Context, verb: Verb, selection: SelectionArgs) -> Result<Exit,
     operation::run(ctx, verb.action(), selection, how).await
 }
 
-/// `lanes jobs retry`.
-pub async fn retry_jobs(ctx: Context, jobs: Vec<String>, yes: bool) -> Result<Exit, CliError> {
-    bulk::run(ctx, Verb::Retry, &jobs, yes, false).await
+/// `lanes jobs retry`, of jobs that are dead.
+pub async fn retry_jobs(ctx: Context, jobs: Vec<String>, yes: bool, dry_run: bool) -> Result<Exit, CliError> {
+    bulk::run(ctx, Verb::Retry, &jobs, yes, dry_run).await
 }
 
 async fn list(mut ctx: Context, filter: &FilterArgs, limit: u64) -> Result<Exit, CliError> {

@@ -11,8 +11,9 @@ use super::error::{CliError, Exit};
 use super::operation::{self, HowArgs};
 use super::out::note;
 use super::pause::speaker;
+use super::retry::{self, RetryArgs};
 use super::text::{Table, ago, clean, counted, duration, shorten, until};
-use super::{dead, view};
+use super::view;
 use crate::app;
 use crate::clock::Timestamp;
 use crate::governor::operator;
@@ -45,15 +46,11 @@ pub enum JobsCommand {
         #[command(flatten)]
         how: HowArgs,
     },
-    /// Put dead jobs back to work (the same as `lanes dead retry JOB...`)
-    Retry {
-        /// Handles, or ids (the newest dead job of it)
-        #[arg(required = true)]
-        jobs: Vec<String>,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-    },
+    /// Retry jobs now: what waits for a time of its own is due at once, dead jobs go back to work
+    ///
+    /// Jobs that wait for their turn in a budget, behind a block, a pause or another job of their id stay, and it is said why.
+    /// Dead letters by filter: lanes dead retry.
+    Retry(RetryArgs),
 }
 
 /// All that wait and match; those that are being called are left alone.
@@ -112,7 +109,7 @@ pub async fn run(ctx: Context, command: JobsCommand) -> Result<Exit, CliError> {
         JobsCommand::Show { job } => show(ctx, &job).await,
         JobsCommand::Cancel { jobs, filter, how } if jobs.is_empty() => cancel_waiting(ctx, filter, how).await,
         JobsCommand::Cancel { jobs, how, .. } => cancel(ctx, &jobs, &how).await,
-        JobsCommand::Retry { jobs, yes } => dead::retry_jobs(ctx, jobs, yes).await,
+        JobsCommand::Retry(args) => retry::run(ctx, args).await,
     }
 }
 

@@ -19,6 +19,7 @@ mod limits;
 mod pause;
 mod audit;
 mod plan;
+mod retry;
 mod dead;
 mod export;
 mod bulk;

@@ -14,7 +14,7 @@ use crate::governor::operator;
 use crate::job::control::{Pause, Paused, Source, Speaker, Target};
 
 /// Longest time that something can be paused for, with an end.
-const FOR_MAX: Duration = Duration::from_hours(24 * 366);
+pub const FOR_MAX: Duration = Duration::from_hours(24 * 366);
 
 /// How something is paused.
 #[derive(Debug, Args)]

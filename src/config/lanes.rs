@@ -7,12 +7,13 @@ use super::problem::similar;
 use super::reader::Reader;
 use super::specs::LaneSpec;
 use super::value::{Word, duration, duration_text, integer, number, text, word};
+use crate::job::control::CONCURRENCY_MAX;
 use crate::job::{EndpointName, LaneName};
 use crate::policy::backoff::RetryPolicy;
+use crate::policy::control::usual_prefetch;
 
 /// Calls in flight of one lane in one worker, when nothing is configured.
 const CONCURRENCY: u32 = 8;
-const CONCURRENCY_MAX: u32 = 10_000;
 /// Names of queues that are not lanes'.
 const RESERVED: [&str; 1] = ["dead"];
 
@@ -36,7 +37,7 @@ pub fn read(root: &Reader<'_>) -> Vec<LaneSpec> {
 fn lane(name: &str, table: &Reader<'_>, endpoints: &[&str]) -> Option<LaneSpec> {
     const MODES: &[(&str, bool)] = &[("parallel", false), ("sequential", true)];
     let concurrency = table.get_or("concurrency", CONCURRENCY, integer(1..=CONCURRENCY_MAX));
-    let usual = concurrency.saturating_mul(4).clamp(32, 1_000).max(concurrency);
+    let usual = u32::from(usual_prefetch(concurrency));
     let prefetch = table.get_or("prefetch", usual, integer(1..=u32::from(u16::MAX)));
     if prefetch < concurrency {
         let message =

@@ -193,6 +193,7 @@ mod tests {
         let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
         let scope = Scope {
             lanes: Vec::new(),
+            concurrency: std::collections::BTreeMap::new(),
             lease: Duration::from_secs(15),
             budgets: crate::policy::pacing::Budgets::default(),
             recent: crate::observe::Recent::default(),
@@ -228,6 +229,7 @@ mod tests {
     async fn fifty_probes_are_one_look_and_none_after_it() {
         let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1_000)));
         let scope = Scope {
+            concurrency: std::collections::BTreeMap::new(),
             lanes: Vec::new(),
             lease: Duration::from_secs(15),
             budgets: crate::policy::pacing::Budgets::default(),

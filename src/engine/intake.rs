@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{FailureWait, LaneContext, pausing};
+use super::{FailureWait, LaneContext, concurrency, pausing};
 use crate::broker::{BrokerError, Deliveries, Delivery, QueueSpec, Subscription};
 use crate::job::wire;
 
@@ -23,6 +23,9 @@ pub(super) enum Arrival {
     Due(Vec<Delivery>),
     /// The lane is paused and nothing more comes: receipts in hand are good, what is not claimed is to be given back.
     Paused,
+    /// The session is over in order, because the lane is to have more or fewer messages in hand: receipts are good, what is
+    /// not claimed is to be given back, and another session follows.
+    Resized,
     /// The session is over: its unsettled deliveries come back by themselves, receipts in hand are void.
     SessionOver,
 }
@@ -38,15 +41,15 @@ pub(super) async fn run(ctx: Arc<LaneContext>, arrivals: mpsc::Sender<Arrival>, 
             session = open(&ctx) => session,
         };
         let error = match session {
-            Ok((due, fresh)) => {
+            Ok(session) => {
                 wait = FailureWait::new();
                 tracing::info!(lane = %ctx.settings.name, "consuming");
                 ctx.progress.heard(ctx.clock.now());
-                match consume(&ctx, due, fresh, &arrivals, &stop).await {
+                match consume(&ctx, session, &arrivals, &stop).await {
                     Ok(Ended::Stopped) => return,
-                    Ok(Ended::Paused) => {
+                    Ok(Ended::InOrder(arrival)) => {
                         ctx.progress.session_over();
-                        if arrivals.send(Arrival::Paused).await.is_err() {
+                        if arrivals.send(arrival).await.is_err() {
                             return;
                         }
                         continue;
@@ -82,10 +85,15 @@ fn component(ctx: &LaneContext) -> String {
     format!("lane:{}", ctx.settings.name)
 }
 
-type Stream = Box<dyn Deliveries>;
+/// What a lane consumes from, and how many messages of each it has in hand.
+struct Session {
+    due: Box<dyn Deliveries>,
+    fresh: Box<dyn Deliveries>,
+    prefetch: u16,
+}
 
 /// Opens a session once the lane is not paused. Its queues are there before: publishers need them now.
-async fn open(ctx: &LaneContext) -> Result<(Stream, Stream), BrokerError> {
+async fn open(ctx: &LaneContext) -> Result<Session, BrokerError> {
     let lane = &ctx.settings.name;
     ctx.broker.declare(&queues(lane)).await?;
     pausing::known(ctx).await;
@@ -97,14 +105,14 @@ async fn open(ctx: &LaneContext) -> Result<(Stream, Stream), BrokerError> {
         pausing::over(ctx).await;
         tracing::info!(%lane, "the pause is over");
     }
-    let prefetch = ctx.settings.prefetch;
+    let prefetch = ctx.prefetch(ctx.clock.now());
     let subscriptions =
         [Subscription { queue: wire::due_queue(lane), prefetch }, Subscription { queue: wire::queue(lane), prefetch }];
     let mut streams = ctx.broker.subscribe(&subscriptions).await?.into_iter();
     match (streams.next(), streams.next()) {
         (Some(due), Some(fresh)) => {
             ctx.health.set(&component(ctx), Ok(()));
-            Ok((due, fresh))
+            Ok(Session { due, fresh, prefetch })
         }
         _ => Err(BrokerError::Refused {
             address: format!("{:?}", ctx.broker),
@@ -116,22 +124,24 @@ async fn open(ctx: &LaneContext) -> Result<(Stream, Stream), BrokerError> {
 /// Why a session ended in order.
 enum Ended {
     Stopped,
-    Paused,
+    /// The lane is to be told so.
+    InOrder(Arrival),
 }
 
 async fn consume(
     ctx: &LaneContext,
-    mut due: Stream,
-    mut fresh: Stream,
+    Session { mut due, mut fresh, prefetch }: Session,
     arrivals: &mpsc::Sender<Arrival>,
     stop: &CancellationToken,
 ) -> Result<Ended, BrokerError> {
     let mut paused = pin!(pausing::begun(ctx));
+    let mut resized = pin!(concurrency::prefetch_is_not(ctx, prefetch));
     loop {
         let arrival = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(Ended::Stopped),
-            _ = &mut paused => return Ok(Ended::Paused),
+            _ = &mut paused => return Ok(Ended::InOrder(Arrival::Paused)),
+            () = &mut resized => return Ok(Ended::InOrder(Arrival::Resized)),
             deliveries = due.next(HAND_OVER_MAX) => Arrival::Due(deliveries?),
             deliveries = fresh.next(HAND_OVER_MAX) => Arrival::Fresh(deliveries?),
         };

@@ -28,6 +28,7 @@ use crate::broker;
 use crate::clock::{Clock, Timestamp};
 use crate::job::budget::Taken;
 use crate::job::verdict::WaitReason;
+use crate::policy::turns::OWNED_PER_SLOT;
 use crate::store::SlotAsk;
 
 /// Most claim statements, and most settle statements, of one lane in flight.
@@ -102,6 +103,8 @@ struct Lane {
     intake_rests: bool,
     /// When the pause ends by itself, as of the last look; `None` = there is none, or it has no end.
     pause_ends: Option<Timestamp>,
+    /// When an operator's number of calls ends by itself, as of the last look.
+    concurrency_ends: Option<Timestamp>,
     /// Most calls of this lane here, as of the last look.
     calls_max: usize,
     calling: usize,
@@ -121,7 +124,7 @@ pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
     let mut intake_is_over = false;
     // as this loop has seen it: nothing may be let in between the look at the stop and the end
     let mut stopping = false;
-    let mut pauses = lane.ctx.governor.pause_changes();
+    let mut said = lane.ctx.governor.operator_changes();
     lane.pump(); // says whether it is paused
     loop {
         let moment = lane.next_moment();
@@ -135,7 +138,7 @@ pub(super) async fn run(ctx: Arc<LaneContext>, end: LaneEnd) {
             },
             () = lane.end.stop.cancelled(), if !stopping => {}
             // it has its sender in the governor, which the lane holds
-            _ = pauses.changed() => {}
+            _ = said.changed() => {}
             () = come(&*lane.ctx.clock, moment), if moment.is_some() => {}
         }
         for report in batch.drain(..) {
@@ -178,6 +181,7 @@ impl Lane {
             probes: VecDeque::new(),
             intake_rests: false,
             pause_ends: None,
+            concurrency_ends: None,
             calls_max: 0,
             calling: 0,
             suspect_is_running: false,
@@ -192,6 +196,10 @@ impl Lane {
             Arrival::Fresh(deliveries) => (deliveries, false),
             Arrival::Paused => {
                 self.intake_rests = true;
+                self.give_back_unclaimed();
+                return;
+            }
+            Arrival::Resized => {
                 self.give_back_unclaimed();
                 return;
             }
@@ -290,6 +298,21 @@ impl Lane {
         }
     }
 
+    /// Jobs that are owned and not being called.
+    fn held(&self) -> usize {
+        self.owned.len() + self.paced.len() + self.probing + self.probes.len()
+    }
+
+    /// A lane that makes fewer calls than before owns fewer jobs: those that were claimed for calls which it does not make any
+    /// more are for whoever has room, uncounted. Calls in flight, and jobs that are about to get their tokens, go on.
+    fn let_excess_go(&mut self, now: Timestamp) {
+        let most = OWNED_PER_SLOT * self.ctx.concurrency(now);
+        let excess = (self.calling + self.claiming + self.held()).saturating_sub(most).min(self.owned.len());
+        for owned in self.owned.split_off(self.owned.len() - excess) {
+            self.closings.push(call::give_back(owned, now, false));
+        }
+    }
+
     /// Gives back what is in hand and not claimed, at once: other workers must not wait for what is in flight here.
     fn give_back_unclaimed(&mut self) {
         let receipts: Vec<_> = self.due.drain(..).chain(self.fresh.drain()).map(|in_hand| in_hand.receipt).collect();
@@ -324,19 +347,22 @@ impl Lane {
         let now = self.ctx.clock.now();
         let paused = pausing::pause_of(&self.ctx);
         self.pause_ends = paused.as_ref().and_then(|paused| paused.pause.until);
+        self.concurrency_ends = self.ctx.concurrency_ends(now);
+        self.ctx.telemetry.concurrency_limit(&self.ctx.settings.name, self.ctx.concurrency(now));
         if paused.is_some() {
             self.rest(now);
             self.calls_max = 0;
             // what others can have is given back
             self.ask_for_slots(now);
         } else {
+            self.let_excess_go(now);
             self.start_calls();
             self.start_claims();
         }
         self.start_settles();
         self.ctx.telemetry.paused(&self.ctx.settings.name, paused.is_some());
         self.ctx.telemetry.inflight(&self.ctx.settings.name, self.calling);
-        let held = self.owned.len() + self.paced.len() + self.probing + self.probes.len();
+        let held = self.held();
         let busy = !self.is_empty() || !self.due.is_empty() || !self.fresh.is_empty() || held > 0;
         self.ctx.progress.holds(held + self.calling, busy);
     }

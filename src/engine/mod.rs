@@ -2,7 +2,7 @@
 //!
 //! Reading order: `settings`, `intake` (deliveries in), `lane` (the state machine of one lane), `claim`, `call`,
 //! `hand` and `paced` (copies and jobs that wait for a moment), `slots`, `backlog`,
-//! `settle` (the only ack), `pausing` (what operators hold back), `releaser` (due rows), `turns` (rows that wait for a budget), `upkeep` (liveness, sweeps, retention), `operations` (work on many), `worker` (all of it together).
+//! `settle` (the only ack), `pausing` and `concurrency` (what operators say), `releaser` (due rows), `turns` (rows that wait for a budget), `upkeep` (liveness, sweeps, retention), `operations` (work on many), `worker` (all of it together).
 
 pub mod settings;
 mod intake;
@@ -17,6 +17,7 @@ mod claim;
 mod call;
 mod settle;
 mod pausing;
+mod concurrency;
 mod releaser;
 mod turns;
 mod upkeep;

@@ -11,7 +11,7 @@ use super::upkeep::Upkeep;
 use crate::broker::Broker;
 use crate::clock;
 use crate::job::{LaneName, wire};
-use crate::store::{State, StateCount, StoreResult};
+use crate::store::{IN_TURN, State, StateCount, StoreResult};
 use crate::telemetry::QueueReading;
 
 /// How often the gauges are renewed.
@@ -85,10 +85,14 @@ async fn read_workers(upkeep: &Upkeep) -> StoreResult<()> {
 fn reading(lane: &LaneName, ready: u64, running: u64, counts: &[StateCount]) -> QueueReading {
     let of_lane = || counts.iter().filter(|count| count.lane == *lane);
     let jobs = |state| of_lane().filter(|count| count.state == state).map(|count| count.jobs).sum();
+    let in_turn = of_lane().filter(|count| count.state == State::Waiting && count.next_resume_at == Some(IN_TURN));
+    let held: u64 = in_turn.map(|count| count.jobs).sum();
+    let waiting: u64 = jobs(State::Waiting);
     QueueReading {
         ready,
         running,
-        waiting: jobs(State::Waiting),
+        waiting: waiting - held,
+        held,
         queued: jobs(State::Queued),
         oldest_published_at: of_lane().filter_map(|count| count.oldest_published_at).min(),
     }

@@ -10,7 +10,7 @@ pub(super) fn pause_of(ctx: &LaneContext) -> Option<Paused> {
 
 /// Completes once the lane is paused.
 pub(super) async fn begun(ctx: &LaneContext) -> Paused {
-    let mut changes = ctx.governor.pause_changes();
+    let mut changes = ctx.governor.operator_changes();
     loop {
         if let Some(paused) = pause_of(ctx) {
             return paused;
@@ -24,7 +24,7 @@ pub(super) async fn begun(ctx: &LaneContext) -> Paused {
 
 /// Completes once it is known what is paused: after a start nothing is called that may be.
 pub(super) async fn known(ctx: &LaneContext) {
-    let mut changes = ctx.governor.pause_changes();
+    let mut changes = ctx.governor.operator_changes();
     while !ctx.governor.knows_pauses() {
         if changes.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -35,7 +35,7 @@ pub(super) async fn known(ctx: &LaneContext) {
 /// Completes once the lane is not paused: at once where it is not, when the pause ends by itself, or when somebody ends it.
 pub(super) async fn over(ctx: &LaneContext) {
     known(ctx).await;
-    let mut changes = ctx.governor.pause_changes();
+    let mut changes = ctx.governor.operator_changes();
     while let Some(paused) = pause_of(ctx) {
         let end = async {
             match paused.pause.until {

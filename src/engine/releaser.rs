@@ -30,7 +30,7 @@ pub(super) async fn run(ctx: Arc<LaneContext>, stop: CancellationToken) {
             pausing::over(&ctx).await;
             let now = ctx.clock.now();
             // beside those whose turn has come, which must not keep the others waiting
-            let queued_max = QUEUED_PER_PREFETCH * usize::from(ctx.settings.prefetch) + turns::RELEASE_MAX as usize;
+            let queued_max = QUEUED_PER_PREFETCH * usize::from(ctx.prefetch(now)) + turns::RELEASE_MAX as usize;
             let wakes = until_answered(&ctx, "release", || ctx.store.release(lane, now, RELEASE_MAX, queued_max)).await;
             let full = wakes.len() == RELEASE_MAX;
             publish(&ctx, wakes).await;

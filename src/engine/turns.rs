@@ -128,7 +128,7 @@ impl Needs {
 
 fn needs(ctx: &LaneContext, gate: &Gate, now: Timestamp) -> Needs {
     let Gate { endpoint, tenant, .. } = gate;
-    let lane_calls = u32::try_from(ctx.settings.concurrency).unwrap_or(u32::MAX);
+    let lane_calls = u32::try_from(ctx.concurrency(now)).unwrap_or(u32::MAX);
     let (windows, most) = match ctx.governor.way(&ctx.settings.name, endpoint, tenant, now) {
         // as many as the lane can call soon: fresh jobs of others must not stand behind all of them
         Way::Free => (Vec::new(), policy::turns::slots_soon(lane_calls, 0, ctx.times.of(endpoint), AHEAD)),

@@ -155,7 +155,6 @@ fn contexts(parts: &WorkerParts, liveness: &Arc<Liveness>) -> Vec<Arc<LaneContex
     let governor = Arc::new(Governor::new(Budgets::clone(&parts.settings.budgets)));
     let context = |settings: &super::settings::LaneSettings| {
         let store = parts.lane_stores.get(&settings.name).unwrap_or(&parts.control_store);
-        parts.telemetry.concurrency_limit(&settings.name, settings.concurrency);
         Arc::new(LaneContext {
             settings: settings.clone(),
             endpoints: Arc::clone(&endpoints),

@@ -2,7 +2,9 @@
 //!
 //! Every answer of an API passes through [`Governor::observe`]; [`sync`] shares what was learnt with the other workers.
 
+pub mod hurry;
 mod known;
+pub mod lanes;
 pub mod operations;
 pub mod operator;
 mod pauses;
@@ -76,7 +78,7 @@ pub struct Governor {
     known: AtomicUsize,
     /// What the answers of each configured endpoint were like, so far.
     heard: HashMap<EndpointName, AtomicU8>,
-    /// What operators hold back.
+    /// What operators have said.
     pauses: KnownPauses,
     /// Something that everybody has to know at once.
     urgent: Notify,

@@ -349,7 +349,7 @@ async fn change(
     Err(contended(&account.to_string()))
 }
 
-fn contended(what: &str) -> StoreError {
+pub(super) fn contended(what: &str) -> StoreError {
     let why = format!("what is said of {what} was written by others again and again; try again");
     StoreError::Unavailable { address: "operator".to_owned(), why }
 }

@@ -1,5 +1,5 @@
 //! Shares what is known of accounts with the other workers: writes what is new, reads what others wrote, claims probes.
-//! What operators have paused is read in the same round.
+//! What operators have said is read in the same round.
 
 use std::sync::Arc;
 use std::sync::PoisonError;
@@ -35,7 +35,7 @@ pub(super) const TRIES_MAX: usize = 8;
 /// # Errors
 /// The store did not answer; what is new stays to be told.
 pub async fn round(governor: &Governor, store: &dyn Store, now: Timestamp, since: Timestamp) -> StoreResult<()> {
-    governor.hear_pauses(store.controls().await?);
+    governor.hear_operators(store.controls().await?, store.concurrencies().await?);
     let rows = store.accounts(since.minus(OVERLAP), ACCOUNTS_MAX).await?;
     governor.hear(rows, now);
     let mut told = Ok(());

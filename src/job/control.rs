@@ -1,4 +1,4 @@
-//! What an operator says while workers run: what is paused, until when, by whom and why.
+//! What an operator says while workers run: what is paused, how many calls a lane makes; until when, by whom and why.
 
 use std::fmt;
 
@@ -10,6 +10,9 @@ use crate::clock::Timestamp;
 pub const AUTHOR_CHARS_MAX: usize = 100;
 /// Longest note, in characters; what is longer is cut.
 pub const NOTE_CHARS_MAX: usize = 500;
+
+/// Most calls at a time that a lane can have in one worker.
+pub const CONCURRENCY_MAX: u32 = 10_000;
 
 /// What a pause holds back.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +97,28 @@ pub struct Paused {
     pub target: Target,
     /// Until when, by whom, why.
     pub pause: Pause,
+}
+
+/// How many calls a lane makes at a time in each worker, as an operator has said instead of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Concurrency {
+    /// Most calls in flight, per worker: 1 to [`CONCURRENCY_MAX`].
+    pub calls: u32,
+    /// It ends by itself then; `None` = it lasts until it is reset.
+    pub until: Option<Timestamp>,
+    /// Who said so.
+    pub author: String,
+    /// Why, for people; may be empty.
+    pub note: String,
+    /// Since when.
+    pub set_at: Timestamp,
+}
+
+impl Concurrency {
+    /// Whether it counts at that time: since its end the configured number does.
+    pub fn lasts(&self, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
 }
 
 /// Where an operator spoke.

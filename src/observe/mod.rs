@@ -16,7 +16,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::clock::Timestamp;
 use crate::governor::view::{self, AccountState, Held};
 use crate::governor::{Governor, sync};
-use crate::job::control::{Pause, Paused, Target};
+use crate::job::control::{Concurrency, Pause, Paused, Target};
 use crate::job::operation::Operation;
 use crate::job::{LaneName, wire};
 use crate::policy::pacing::Budgets;
@@ -31,6 +31,8 @@ pub use trail::Trails;
 pub struct Scope {
     /// The configured lanes, in the order of the configuration.
     pub lanes: Vec<LaneName>,
+    /// How many calls each of them makes at a time in each worker, as configured.
+    pub concurrency: BTreeMap<LaneName, u32>,
     /// A worker that was silent for longer is taken for dead.
     pub lease: Duration,
     /// The configured budgets.
@@ -59,6 +61,10 @@ pub struct Lane {
     pub dead: u64,
     /// Living workers.
     pub workers: u64,
+    /// Calls at a time in each worker, as configured; `None` where the lane is not.
+    pub concurrency: Option<u32>,
+    /// The same as an operator has said, while that lasts.
+    pub said: Option<Concurrency>,
 }
 
 impl Lane {
@@ -70,6 +76,11 @@ impl Lane {
     /// Jobs that need a worker. What is unacked has a row, or will be ready again.
     pub fn work(&self) -> u64 {
         self.ready + self.counts.iter().map(|count| count.jobs).sum::<u64>()
+    }
+
+    /// Calls at a time in each worker, as it is now.
+    pub fn concurrency_now(&self) -> Option<u32> {
+        self.said.as_ref().map(|said| said.calls).or(self.concurrency)
     }
 
     /// Publish time of the oldest job, where known.
@@ -154,7 +165,8 @@ pub async fn look(
 ) -> Picture {
     let mut lanes: BTreeMap<LaneName, Lane> = BTreeMap::new();
     for lane in &scope.lanes {
-        lanes.entry(lane.clone()).or_default().configured = true;
+        let new = lanes.entry(lane.clone()).or_default();
+        (new.configured, new.concurrency) = (true, scope.concurrency.get(lane).copied());
     }
     let mut picture = Picture::unseen(now);
     picture.store = match store {
@@ -188,6 +200,9 @@ async fn read_store(
     let governor = Governor::observer(scope.budgets.clone());
     sync::round(&governor, store, picture.now, Timestamp::EPOCH).await?;
     picture.paused = governor.lasting_pauses(picture.now);
+    for (name, lane) in &mut *lanes {
+        lane.said = governor.concurrency(name, picture.now);
+    }
     picture.held = view::held(&governor, store, picture.now).await?;
     if let Some(lane) = scope.lanes.first() {
         let held: Vec<_> = picture.held.iter().map(|held| held.of.clone()).collect();

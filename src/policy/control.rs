@@ -1,9 +1,10 @@
-//! Whether an operator has paused what a job needs: its lane, its endpoint, its tenant; until when, and by whom.
+//! What operators have said: whether what a job needs is paused (its lane, its endpoint, its tenant), and how many calls a
+//! lane makes at a time; until when, and by whom.
 
 use std::collections::HashMap;
 
 use crate::clock::Timestamp;
-use crate::job::control::{Paused, Target};
+use crate::job::control::{Concurrency, Paused, Target};
 use crate::job::{EndpointName, LaneName, Tenant};
 
 /// When a pause ends, as a moment; one without an end is after all others.
@@ -76,10 +77,77 @@ impl Pauses {
     }
 }
 
+/// How many calls lanes make at a time in each worker, where operators have said so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Concurrencies(HashMap<LaneName, Concurrency>);
+
+impl FromIterator<(LaneName, Concurrency)> for Concurrencies {
+    fn from_iter<I: IntoIterator<Item = (LaneName, Concurrency)>>(all: I) -> Self {
+        Self(all.into_iter().collect())
+    }
+}
+
+impl Concurrencies {
+    /// None at all, not even one that has ended.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What was said of a lane, while it lasts; `None` = as configured.
+    pub fn of_lane(&self, lane: &LaneName, now: Timestamp) -> Option<&Concurrency> {
+        self.0.get(lane).filter(|concurrency| concurrency.lasts(now))
+    }
+}
+
+/// Messages in hand per call, so that the next ones are there when a call ends; and the bounds of that.
+const PREFETCH_PER_CALL: u32 = 4;
+const PREFETCH_MIN: u32 = 32;
+const PREFETCH_MAX: u32 = 1_000;
+
+/// Messages that a lane has in hand and not yet acked, of one queue, when nothing is configured: a few for each of its calls,
+/// and never fewer than there are calls.
+pub fn usual_prefetch(calls: u32) -> u16 {
+    let usual = calls.saturating_mul(PREFETCH_PER_CALL).clamp(PREFETCH_MIN, PREFETCH_MAX).max(calls);
+    u16::try_from(usual).unwrap_or(u16::MAX)
+}
+
+/// Messages that a lane has in hand which makes more calls, or fewer, than is configured: for more it needs more, for fewer
+/// the configured number is not too many.
+pub fn prefetch(configured: u16, configured_calls: usize, calls: u32) -> u16 {
+    if calls as usize <= configured_calls { configured } else { usual_prefetch(calls).max(configured) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::control::Pause;
+    use crate::job::control::{CONCURRENCY_MAX, Pause};
+
+    #[test]
+    fn what_was_said_of_a_lane_counts_until_its_end() {
+        let said = |calls, until: Option<i64>| Concurrency {
+            calls,
+            until: until.map(at),
+            author: "ada".to_owned(),
+            note: String::new(),
+            set_at: at(0),
+        };
+        let known: Concurrencies = [(lane(), said(3, Some(10)))].into_iter().collect();
+        let calls = |seconds| known.of_lane(&lane(), at(seconds)).map(|said| said.calls);
+        assert_eq!((calls(9), calls(10)), (Some(3), None), "it ends by itself");
+        assert_eq!(known.of_lane(&LaneName::new("realtime").expect("legal"), at(0)), None);
+        let known: Concurrencies = [(lane(), said(3, None))].into_iter().collect();
+        assert!(known.of_lane(&lane(), at(1_000_000)).is_some() && !known.is_empty());
+    }
+
+    #[test]
+    fn there_are_always_as_many_messages_in_hand_as_calls() {
+        for calls in [1, 7, 8, 9, 250, 1_000, 1_001, CONCURRENCY_MAX] {
+            assert!(u32::from(usual_prefetch(calls)) >= calls, "{calls}");
+            assert!(u32::from(prefetch(8, 8, calls)) >= calls || calls <= 8, "{calls}");
+        }
+        assert_eq!((usual_prefetch(1), usual_prefetch(64), usual_prefetch(900)), (32, 256, 1_000));
+        assert_eq!((prefetch(500, 8, 4), prefetch(500, 8, 9), prefetch(8, 8, 16)), (500, 500, 64));
+    }
 
     const fn at(seconds: i64) -> Timestamp {
         Timestamp::from_secs(seconds)

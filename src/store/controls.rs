@@ -1,7 +1,8 @@
-//! What a store keeps of operators: pauses, and the log of what they changed.
+//! What a store keeps of operators: pauses, how many calls lanes make at a time, and the log of what they changed.
 
 use crate::clock::Timestamp;
-use crate::job::control::{Pause, Source, Target};
+use crate::job::LaneName;
+use crate::job::control::{Concurrency, Pause, Source, Target};
 
 /// A pause, as it was written. One that has ended by itself stays for a while.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,30 @@ pub struct ControlWrite {
     pub pause: Option<Pause>,
 }
 
+/// How many calls a lane makes at a time, as it was written. What has ended by itself stays for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConcurrencyRow {
+    /// The lane.
+    pub lane: LaneName,
+    /// Higher with each write.
+    pub version: i64,
+    /// How many, until when, by whom, why.
+    pub concurrency: Concurrency,
+}
+
+/// How many calls a lane is to make at a time from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConcurrencyWrite {
+    /// The lane.
+    pub lane: LaneName,
+    /// The version it was made from; 0 = there was none.
+    pub seen: i64,
+    /// The version it makes: higher than any before, also of a row that was forgotten.
+    pub version: i64,
+    /// How many; `None` = as configured.
+    pub concurrency: Option<Concurrency>,
+}
+
 /// A line of the audit log: somebody changed something. Texts longer than a few kilobytes are cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
@@ -36,7 +61,7 @@ pub struct AuditEntry {
     pub actor: String,
     /// From where.
     pub source: Source,
-    /// What was done: `pause`, `resume`, `set_limits`, `reset_limits`, ...
+    /// What was done: `pause`, `resume`, `set_limits`, `set_concurrency`, `retry_now`, ...
     pub action: String,
     /// To what: `lane bulk`, `tenant acme at crm`, ...
     pub target: String,
@@ -46,6 +71,17 @@ pub struct AuditEntry {
     pub after: String,
     /// Why; may be empty.
     pub note: String,
+}
+
+impl AuditEntry {
+    /// The same line of so many jobs, where they are several.
+    #[must_use]
+    pub fn of_jobs(&self, jobs: usize) -> Self {
+        match jobs {
+            0 | 1 => self.clone(),
+            _ => Self { after: format!("{}: {jobs} jobs", self.after), ..self.clone() },
+        }
+    }
 }
 
 /// A line of the audit log, as it was written.

@@ -125,6 +125,11 @@ pub trait JobStore: Send + Sync + fmt::Debug {
     /// Puts a dead letter back to work: `waiting` (replay), generation + 1, attempt 0, not holding its key.
     async fn replay(&self, instance: Uuid, now: Timestamp) -> StoreResult<Replayed>;
 
+    /// Makes waiting jobs due `now` that wait for a time of their own; answers in order, at most [`BATCH_MAX`]. What waits for
+    /// a turn in a budget or for its key stays, and why. One that was not to be called before a time may be called from now
+    /// on. Where any was hurried, `line` is written in the same transaction, with their number ([`AuditEntry::of_jobs`]).
+    async fn hasten(&self, instances: &[Uuid], now: Timestamp, line: &AuditEntry) -> StoreResult<Vec<Hastened>>;
+
     /// Cancels a job that is not running; asks a running one not to be called again.
     async fn cancel(&self, instance: Uuid, now: Timestamp) -> StoreResult<CancelAnswer>;
 
@@ -168,6 +173,12 @@ pub trait ControlStore: Send + Sync + fmt::Debug {
     /// is gone, and nothing was written. When the answer was lost, read again: of two equal writes one answers false.
     async fn put_control(&self, write: &ControlWrite, line: &AuditEntry) -> StoreResult<bool>;
 
+    /// How many calls lanes make at a time where operators have said so, also what has ended and is not forgotten yet, by lane.
+    async fn concurrencies(&self) -> StoreResult<Vec<ConcurrencyRow>>;
+
+    /// Says how many calls a lane makes at a time, or takes that back; guarded and answered as [`ControlStore::put_control`].
+    async fn put_concurrency(&self, write: &ConcurrencyWrite, line: &AuditEntry) -> StoreResult<bool>;
+
     /// The same as [`AccountStore::put_account`], said by an operator.
     async fn put_account_audited(&self, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> StoreResult<bool>;
 
@@ -183,7 +194,7 @@ pub trait ControlStore: Send + Sync + fmt::Debug {
     /// Writes a line alone: of something that many other calls do, before the first of them.
     async fn log(&self, line: &AuditEntry) -> StoreResult<()>;
 
-    /// Forgets pauses that have ended by themselves before `before`; answers how many.
+    /// Forgets what has ended by itself before `before`, pauses and numbers of calls; answers how many.
     async fn purge_controls(&self, before: Timestamp) -> StoreResult<u64>;
 
     /// Lines of the audit log, the newest first, at most `limit`, at most [`LIST_MAX`].

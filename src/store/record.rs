@@ -367,3 +367,13 @@ pub fn purged(published_at: impl Iterator<Item = i64>, retention: &Retention) ->
     }
     purged
 }
+
+/// The meta of a job that may be called from now on, whatever it was published with.
+///
+/// # Errors
+/// [`Fault::Unreadable`] when it was not written by this program.
+pub fn without_not_before(meta: &[u8]) -> Answer<Vec<u8>> {
+    let mut meta: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(meta)?;
+    meta.remove("not_before");
+    Ok(serde_json::to_vec(&meta)?)
+}

@@ -6,7 +6,7 @@
 use uuid::Uuid;
 
 use super::decide::{Copy, CopyKind, RowView, Verb};
-use super::{CancelAnswer, IN_TURN, Next, Settled, State, WorkerId};
+use super::{CancelAnswer, Hastened, IN_TURN, Next, Settled, State, WorkerId};
 use crate::clock::Timestamp;
 use crate::job::verdict::{DeadReason, WaitReason};
 
@@ -351,6 +351,25 @@ pub fn replay(row: &Row, now: Timestamp) -> Option<Row> {
     (row.state == State::Dead).then_some(again)
 }
 
+/// What hurrying leads to, of a row in this state, for this reason, until this time. One in its turn has no time of its own,
+/// and followers are due as soon as their key is free.
+pub fn hastened(state: State, reason: Reason, resume_at: Option<Timestamp>, now: Timestamp) -> Hastened {
+    match (state, reason, resume_at) {
+        (State::Waiting, _, Some(IN_TURN)) => Hastened::InTurn,
+        (State::Waiting, Reason::Wait(WaitReason::KeyBusy), _) => Hastened::KeyBusy,
+        (State::Waiting, _, Some(at)) if at > now => Hastened::Hurried,
+        (State::Waiting | State::Queued, ..) => Hastened::Due,
+        (State::Run, ..) => Hastened::Running,
+        (State::Done | State::Dead | State::Cancelled, ..) => Hastened::Ended(state),
+    }
+}
+
+/// Makes a row due that waits for a time of its own.
+pub fn hasten(row: &Row, now: Timestamp) -> (Hastened, Option<Row>) {
+    let answer = hastened(row.state, row.reason, row.resume_at, now);
+    (answer, (answer == Hastened::Hurried).then_some(Row { resume_at: Some(now), ..*row }))
+}
+
 /// Cancels a job that is not running; asks a running one not to be called again.
 pub fn cancel(row: &Row, now: Timestamp) -> (CancelAnswer, Option<Row>) {
     match row.state {
@@ -559,6 +578,35 @@ mod tests {
         let letter = settled(&asked, &BURY, false);
         assert!(!replay(&letter, NOW).expect("dead").cancel_requested, "the operator changed his mind");
         assert_eq!(cancel(&letter, NOW), (CancelAnswer::Ended(State::Dead), None));
+    }
+
+    #[test]
+    fn only_what_waits_for_a_time_of_its_own_can_be_hurried() {
+        let waiting = settled(&running(), &RETRY, false);
+        let (answer, after) = hasten(&waiting, NOW);
+        let after = after.expect("hurried");
+        assert_eq!(
+            (answer, after),
+            (Hastened::Hurried, Row { resume_at: Some(NOW), ..waiting }),
+            "nothing else changes"
+        );
+        assert_eq!(hasten(&after, NOW), (Hastened::Due, None), "twice is once");
+        assert!(release(&after, false, NOW).is_some());
+        let in_turn = settled(
+            &running(),
+            &Next::Waiting { reason: WaitReason::Budget, resume_at: IN_TURN, counted: false },
+            false,
+        );
+        assert_eq!(hasten(&in_turn, NOW), (Hastened::InTurn, None));
+        let follower =
+            Row { reason: Reason::Wait(WaitReason::KeyBusy), resume_at: Some(LATER), holds_key: false, ..waiting };
+        assert_eq!(hasten(&follower, NOW), (Hastened::KeyBusy, None));
+        let queued = release(&waiting, true, LATER).expect("due");
+        assert_eq!(hasten(&queued, NOW), (Hastened::Due, None));
+        assert_eq!(hasten(&running(), NOW), (Hastened::Running, None));
+        for state in [State::Done, State::Dead, State::Cancelled] {
+            assert_eq!(hasten(&Row { state, ..waiting }, NOW), (Hastened::Ended(state), None));
+        }
     }
 
     #[test]

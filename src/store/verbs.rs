@@ -227,6 +227,25 @@ pub enum CancelAnswer {
     NotFound,
 }
 
+/// What became of a job that was to be hurried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hastened {
+    /// It was to wait longer, and is due now.
+    Hurried,
+    /// It was due already: it is on its way to a worker.
+    Due,
+    /// It waits for its turn: its budget, a block or a pause decides when it goes, no time of its own.
+    InTurn,
+    /// It waits until no other job of its key is alive.
+    KeyBusy,
+    /// It is being called now.
+    Running,
+    /// It had already ended in this state.
+    Ended(State),
+    /// There is no such job.
+    NotFound,
+}
+
 /// How finished rows are forgotten (model/protocol.md section 7).
 #[derive(Debug, Clone, Copy)]
 pub struct Retention {

@@ -101,7 +101,7 @@ metrics! {
     UPSTREAM_RESPONSES = Counter, "lanes_upstream_responses_total", ["endpoint", "code"],
         "HTTP answers, by exact status.";
     QUEUE_JOBS = Gauge, "lanes_queue_jobs", ["lane", "state"],
-        "Jobs alive by state, over all workers: aggregate with max, never sum.";
+        "Jobs alive by state (ready, waiting for a time, held back by budgets, blocks or pauses, queued), over all workers: aggregate with max, never sum. State running is what this worker alone has claimed: that may be summed.";
     QUEUE_OLDEST = Gauge, "lanes_queue_oldest_job_timestamp_seconds", ["lane"],
         "Publish time of the oldest job alive; 0 = none.";
     DEAD_JOBS = Gauge, "lanes_dead_jobs", ["lane"],

@@ -31,7 +31,7 @@ use crate::job::verdict::{Class, DeadReason};
 use crate::job::{EndpointName, Job, LaneName, Tenant};
 
 /// States of `lanes_queue_jobs`, in the order of [`QueueReading`].
-const QUEUE_STATES: [&str; 4] = ["ready", "running", "waiting", "queued"];
+const QUEUE_STATES: [&str; 5] = ["ready", "running", "waiting", "held", "queued"];
 /// How often [`PrometheusHandle::run_upkeep`] has to be called, or samples pile up until the next scrape.
 pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -52,15 +52,17 @@ pub trait Spans: Send + Sync {
     fn record(&self, call: &AttemptEvent);
 }
 
-/// The jobs of a lane that are alive, over all workers.
+/// The jobs of a lane that are alive, over all workers where nothing else is said.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueReading {
     /// Fresh messages in the broker that no worker has claimed.
     pub ready: u64,
-    /// Claimed by a worker.
+    /// Claimed by this worker.
     pub running: u64,
-    /// Waiting in the store for a reason, until a time.
+    /// Waiting in the store until a time of their own.
     pub waiting: u64,
+    /// Waiting in the store for their turn: held back by a budget, a block, a pause, or slots.
+    pub held: u64,
     /// Released: due, on their way to a worker.
     pub queued: u64,
     /// Publish time of the oldest of them, where known.
@@ -320,8 +322,8 @@ impl Telemetry {
     /// The jobs of `lane` that are alive, as broker and store count them.
     pub fn queue(&self, lane: &LaneName, reading: QueueReading) {
         let series = self.0.series.lane(lane);
-        let QueueReading { ready, running, waiting, queued, oldest_published_at } = reading;
-        for (gauge, jobs) in series.states.iter().zip([ready, running, waiting, queued]) {
+        let QueueReading { ready, running, waiting, held, queued, oldest_published_at } = reading;
+        for (gauge, jobs) in series.states.iter().zip([ready, running, waiting, held, queued]) {
             gauge.set(as_f64(jobs));
         }
         series.oldest.set(oldest_published_at.map_or(0.0, Timestamp::as_secs_f64));

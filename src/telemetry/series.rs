@@ -135,6 +135,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Cache<K, V> {
         entries.insert(key.clone(), value.clone());
         Some(value)
     }
+
+    /// Everything that was made.
+    pub fn all(&self) -> Vec<V> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
 }
 
 /// The series of one lane. Everything an alert compares exists, at 0, from the start.
@@ -155,7 +160,7 @@ pub(super) struct LaneSeries {
     pub paused: Gauge,
     pub dead: Gauge,
     pub oldest: Gauge,
-    pub states: [Gauge; 4],
+    pub states: [Gauge; 5],
     finished: Vec<Counter>,
     waiting: Vec<Counter>,
     refused: Vec<Counter>,

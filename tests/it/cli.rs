@@ -3,6 +3,7 @@
 mod dash;
 mod incidents;
 mod limits;
+mod operators;
 mod pausing;
 mod watch;
 
@@ -413,7 +414,8 @@ fn a_dead_letter_is_shown_put_back_to_work_and_discarded() {
         .shows("put back to work: 1");
     let waiting = desk.lanes(&["jobs", "show", "a-1", "--json"]).ends(0).json();
     assert_eq!((&waiting["state"], &waiting["reason"]), (&"waiting".into(), &"replay".into()));
-    desk.lanes(&["jobs", "retry", &handle, "--yes"]).ends(5).says("no dead letter");
+    desk.lanes(&["jobs", "retry", &handle, "--yes"]).ends(0).shows("a-1 is due already");
+    desk.lanes(&["jobs", "retry", "00000000-0000-0000-0000-000000000001", "--yes"]).ends(5).says("no dead letter");
     desk.lanes(&["status"]).ends(3).shows("replay");
     desk.lanes(&["jobs", "cancel", "a-1"]).ends(2).says("--yes");
     desk.lanes(&["jobs", "cancel", "a-1", "--yes"]).ends(0).shows("cancelled");

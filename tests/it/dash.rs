@@ -244,7 +244,13 @@ async fn bench_at(access: Access, read_only: bool, place: Place) -> Bench {
     let clock = SystemClock::new();
     fill(&store, clock.now()).await;
     let budgets = Budgets { endpoints: HashMap::from([(crm(), EndpointBudget::default())]), ..Budgets::default() };
-    let scope = Scope { lanes: vec![bulk()], lease: Duration::from_secs(15), budgets, recent: Recent::with_charts() };
+    let scope = Scope {
+        lanes: vec![bulk()],
+        concurrency: [(bulk(), 8)].into(),
+        lease: Duration::from_secs(15),
+        budgets,
+        recent: Recent::with_charts(),
+    };
     let (store, shared): (Arc<dyn Store>, SharedClock) = (Arc::new(store), Arc::new(clock.clone()));
     let source = Arc::new(Watched { scope, store, broker: MemoryBroker::new(), clock, looks: AtomicUsize::new(0) });
     let stop = CancellationToken::new();

@@ -314,7 +314,8 @@ fn readings_become_gauges() {
         telemetry.concurrency_limit(&lane(), 8);
         telemetry.paused(&lane(), true);
         let oldest_published_at = Some(Timestamp::from_millis(1500));
-        telemetry.queue(&lane(), QueueReading { ready: 1, running: 2, waiting: 3, queued: 4, oldest_published_at });
+        telemetry
+            .queue(&lane(), QueueReading { ready: 1, running: 2, waiting: 3, held: 7, queued: 4, oldest_published_at });
         telemetry.dead_jobs(&lane(), 5);
         telemetry.purged_by_cap(&lane(), 6);
         telemetry.broker_connected(true);
@@ -329,6 +330,7 @@ fn readings_become_gauges() {
         (r#"lanes_queue_jobs{lane="bulk",state="ready"}"#, 1.0),
         (r#"lanes_queue_jobs{lane="bulk",state="running"}"#, 2.0),
         (r#"lanes_queue_jobs{lane="bulk",state="waiting"}"#, 3.0),
+        (r#"lanes_queue_jobs{lane="bulk",state="held"}"#, 7.0),
         (r#"lanes_queue_jobs{lane="bulk",state="queued"}"#, 4.0),
         (r#"lanes_queue_oldest_job_timestamp_seconds{lane="bulk"}"#, 1.5),
         (r#"lanes_dead_jobs{lane="bulk"}"#, 5.0),

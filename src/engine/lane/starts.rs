@@ -56,9 +56,9 @@ impl Lane {
         self.ask_for_slots(now);
     }
 
-    /// Most calls of this lane in this worker: its own setting, and its share of what all workers may have.
+    /// Most calls of this lane in this worker: its own number, and its share of what all workers may have.
     fn concurrency(&mut self, now: Timestamp) -> usize {
-        let own = self.ctx.settings.concurrency;
+        let own = self.ctx.concurrency(now);
         let Some(slot) = self.lane_slot() else { return own };
         let waiting = self.owned.len() + self.due.len() + self.fresh.len() + self.paced.len();
         self.paced.slots.set(&slot, self.calling, waiting.min(own.saturating_sub(self.calling)));
@@ -212,8 +212,8 @@ impl Lane {
         let token = self.paced.next_moment().filter(|_| self.calling < self.calls_max);
         // what is in hand may be waiting for it
         let opening = (!self.fresh.is_empty()).then(|| self.paced.next_opening(self.ctx.clock.now())).flatten();
-        let moments = [token, opening, self.paced.next_giving_up(), self.paced.slots.next_ask(), self.pause_ends];
-        moments.into_iter().flatten().min()
+        let moments = [token, opening, self.paced.next_giving_up(), self.paced.slots.next_ask()];
+        moments.into_iter().chain([self.pause_ends, self.concurrency_ends]).flatten().min()
     }
 
     fn admit(&self, owned: Owned, pass: Pass, now: Timestamp) -> Result<Admitted, (Box<Closing>, Pass)> {
@@ -241,16 +241,15 @@ impl Lane {
     }
 
     pub(super) fn start_claims(&mut self) {
-        let most = OWNED_PER_SLOT * self.ctx.settings.concurrency;
+        let concurrency = self.ctx.concurrency(self.ctx.clock.now());
+        let most = OWNED_PER_SLOT * concurrency;
         while self.claims_in_flight < STATEMENTS_IN_FLIGHT_MAX {
             if self.claim_waiting() {
                 continue;
             }
-            let held =
-                self.claiming + self.owned.len() + self.paced.len() + self.probing + self.probes.len() + self.calling;
-            let room = most.saturating_sub(held).min(BATCH_MAX);
-            let starving = self.owned.is_empty() && self.calling + self.claiming < self.ctx.settings.concurrency;
-            if room < self.ctx.settings.concurrency / 2 && !starving {
+            let room = most.saturating_sub(self.calling + self.claiming + self.held()).min(BATCH_MAX);
+            let starving = self.owned.is_empty() && self.calling + self.claiming < concurrency;
+            if room < concurrency / 2 && !starving {
                 return; // slots free up one by one: a claim for each would cost more than the calls
             }
             // due first: a released job must not wait behind the backlog

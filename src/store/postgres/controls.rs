@@ -1,12 +1,16 @@
-//! What operators have paused, and the log of what they changed: each change in one transaction with its line.
+//! What operators have said (pauses, calls at a time), and the log of what they changed: each change in one transaction
+//! with its line.
 
 use sqlx::{PgConnection, PgPool};
 
 use super::{accounts, begin, end};
 use crate::clock::Timestamp;
 use crate::store::fault::{Answer, free_text, limit as rows_limit};
-use crate::store::record::{AuditRecord, ControlRecord, target_texts};
-use crate::store::{AccountWrite, AuditEntry, AuditFilter, AuditRow, ControlRow, ControlWrite, LIST_MAX};
+use crate::store::record::{AuditRecord, ConcurrencyRecord, ControlRecord, target_texts};
+use crate::store::{
+    AccountWrite, AuditEntry, AuditFilter, AuditRow, ConcurrencyRow, ConcurrencyWrite, ControlRow, ControlWrite,
+    LIST_MAX,
+};
 
 const ALL: &str = "\
     SELECT version, set_at, paused_until, lane, endpoint, tenant, author, note FROM controls
@@ -19,6 +23,15 @@ const UPDATE: &str = "\
     WHERE lane = $1 AND endpoint = $2 AND tenant = $3 AND version = $9";
 const DELETE: &str = "DELETE FROM controls WHERE lane = $1 AND endpoint = $2 AND tenant = $3 AND version = $4";
 const PURGE: &str = "DELETE FROM controls WHERE paused_until < $1";
+const CALLS: &str = "SELECT version, set_at, ends_at, calls, lane, author, note FROM lane_concurrency ORDER BY lane";
+const CALLS_INSERT: &str = "\
+    INSERT INTO lane_concurrency (version, set_at, ends_at, calls, lane, author, note)
+    VALUES ($2, $3, $4, $5, $1, $6, $7) ON CONFLICT DO NOTHING";
+const CALLS_UPDATE: &str = "\
+    UPDATE lane_concurrency SET version = $2, set_at = $3, ends_at = $4, calls = $5, author = $6, note = $7
+    WHERE lane = $1 AND version = $8";
+const CALLS_DELETE: &str = "DELETE FROM lane_concurrency WHERE lane = $1 AND version = $2";
+const CALLS_PURGE: &str = "DELETE FROM lane_concurrency WHERE ends_at < $1";
 const LOG: &str = "\
     INSERT INTO audit (at, actor, source, action, target, value_before, value_after, note)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
@@ -65,6 +78,40 @@ async fn put_in(db: &mut PgConnection, write: &ControlWrite, entry: &AuditEntry)
     Ok(written)
 }
 
+pub async fn concurrencies(pool: &PgPool) -> Answer<Vec<ConcurrencyRow>> {
+    let rows: Vec<ConcurrencyRecord> = sqlx::query_as(CALLS).fetch_all(pool).await?;
+    rows.into_iter().map(ConcurrencyRecord::row).collect()
+}
+
+pub async fn put_concurrency(pool: &PgPool, write: &ConcurrencyWrite, line: &AuditEntry) -> Answer<bool> {
+    let mut tx = begin(pool).await?;
+    let answer = put_concurrency_in(&mut tx, write, line).await;
+    end(tx, answer).await
+}
+
+async fn put_concurrency_in(db: &mut PgConnection, write: &ConcurrencyWrite, line: &AuditEntry) -> Answer<bool> {
+    let query = match &write.concurrency {
+        None => sqlx::query(CALLS_DELETE).bind(write.lane.as_str()).bind(write.seen),
+        Some(concurrency) => {
+            let is_new = write.seen == 0;
+            let query = sqlx::query(if is_new { CALLS_INSERT } else { CALLS_UPDATE })
+                .bind(write.lane.as_str())
+                .bind(write.version)
+                .bind(concurrency.set_at.as_micros())
+                .bind(concurrency.until.map(Timestamp::as_micros))
+                .bind(i64::from(concurrency.calls))
+                .bind(free_text(&concurrency.author))
+                .bind(free_text(&concurrency.note));
+            if is_new { query } else { query.bind(write.seen) }
+        }
+    };
+    let written = query.execute(&mut *db).await?.rows_affected() == 1;
+    if written {
+        log(db, line).await?;
+    }
+    Ok(written)
+}
+
 pub async fn put_account(pool: &PgPool, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> Answer<bool> {
     let mut tx = begin(pool).await?;
     let answer = put_account_in(&mut tx, write, now, line).await;
@@ -107,7 +154,11 @@ pub async fn log(db: &mut PgConnection, line: &AuditEntry) -> Answer<()> {
 }
 
 pub async fn purge(pool: &PgPool, before: Timestamp) -> Answer<u64> {
-    Ok(sqlx::query(PURGE).bind(before.as_micros()).execute(pool).await?.rows_affected())
+    let mut purged = 0;
+    for statement in [PURGE, CALLS_PURGE] {
+        purged += sqlx::query(statement).bind(before.as_micros()).execute(pool).await?.rows_affected();
+    }
+    Ok(purged)
 }
 
 pub async fn audit(pool: &PgPool, filter: &AuditFilter, limit: usize) -> Answer<Vec<AuditRow>> {

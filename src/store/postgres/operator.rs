@@ -1,4 +1,4 @@
-//! What an operator asks for: replay a dead letter, cancel a job.
+//! What an operator asks for: replay a dead letter, hurry jobs that wait, cancel a job.
 
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -7,8 +7,10 @@ use super::rows::{self, Table};
 use super::{begin, controls, end, letters};
 use crate::clock::Timestamp;
 use crate::job::DedupKey;
+use crate::job::verdict::WaitReason;
 use crate::store::fault::{Answer, Fault};
-use crate::store::{AuditEntry, CancelAnswer, Replayed, transition};
+use crate::store::transition::{self, Reason};
+use crate::store::{AuditEntry, CancelAnswer, Hastened, Replayed};
 
 pub async fn replay(pool: &PgPool, instance: Uuid, now: Timestamp, line: Option<&AuditEntry>) -> Answer<Replayed> {
     let mut tx = begin(pool).await?;
@@ -56,6 +58,51 @@ pub async fn replay_locked(db: &mut PgConnection, instance: Uuid, now: Timestamp
     }
     letters::remove(db, instance).await?;
     Ok(Replayed::Waiting(after.generation))
+}
+
+pub async fn hasten(pool: &PgPool, instances: &[Uuid], now: Timestamp, line: &AuditEntry) -> Answer<Vec<Hastened>> {
+    let mut tx = begin(pool).await?;
+    let answer = hasten_locked(&mut tx, instances, now, line).await;
+    end(tx, answer).await
+}
+
+async fn hasten_locked(
+    db: &mut PgConnection,
+    instances: &[Uuid],
+    now: Timestamp,
+    line: &AuditEntry,
+) -> Answer<Vec<Hastened>> {
+    let keys = rows::keys_of(db, instances).await?;
+    let mut locked = rows::lock(db, keys.values().copied()).await?;
+    let (mut hot, mut side, mut timed) = (Vec::new(), Vec::new(), Vec::new());
+    let mut answers = Vec::with_capacity(instances.len());
+    for instance in instances {
+        let of_key = keys.get(instance).and_then(|key| Some((*key, locked.get_mut(key)?)));
+        let found = of_key.and_then(|(key, of_key)| {
+            let table = of_key.table_of(*instance);
+            Some((key, table, of_key.rows.iter_mut().find(|row| row.instance == *instance)?))
+        });
+        let Some((key, table, row)) = found else {
+            answers.push(Hastened::NotFound);
+            continue;
+        };
+        let (answer, after) = transition::hasten(row, now);
+        if let Some(after) = after {
+            if row.reason == Reason::Wait(WaitReason::NotBefore) {
+                timed.push(*instance);
+            }
+            *row = after; // named twice, it is due the second time
+            if table == Table::Hot { &mut hot } else { &mut side }.push((key, after));
+        }
+        answers.push(answer);
+    }
+    rows::write(db, Table::Hot, &hot).await?;
+    rows::write(db, Table::Side, &side).await?;
+    rows::forget_not_before(db, &timed).await?;
+    if !hot.is_empty() || !side.is_empty() {
+        controls::log(db, &line.of_jobs(hot.len() + side.len())).await?;
+    }
+    Ok(answers)
 }
 
 pub async fn cancel(pool: &PgPool, instance: Uuid, now: Timestamp, line: Option<&AuditEntry>) -> Answer<CancelAnswer> {

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::job::DedupKey;
 use crate::store::fault::{Answer, free_text, signed};
 use crate::store::letter::AttemptRow;
-use crate::store::record::{JobRecord, StoredRecord, job_columns};
+use crate::store::record::{JobRecord, StoredRecord, job_columns, without_not_before};
 use crate::store::transition::Row;
 use crate::store::{AttemptRecord, JobRow, StoredJob};
 
@@ -43,6 +43,8 @@ pub enum Table {
 const LOCK: &str = concat!("SELECT ", job_columns!(), " FROM jobs WHERE key = ANY($1) ORDER BY key FOR UPDATE");
 const SIDE: &str = concat!("SELECT ", job_columns!(), " FROM jobs_side WHERE key = ANY($1)");
 const KEY_OF: &str = "SELECT key FROM jobs_all WHERE instance = $1";
+const KEYS_OF: &str = "SELECT instance, key FROM jobs_all WHERE instance = ANY($1)";
+const METAS: &str = "SELECT instance, meta FROM jobs_all WHERE instance = ANY($1) AND meta IS NOT NULL";
 const SHOWN: &str = concat!("SELECT ", job_columns!(), " FROM jobs_all WHERE instance = $1");
 const STORED: &str = concat!("SELECT ", job_columns!(), ", meta, body FROM jobs WHERE instance = ANY($1)");
 
@@ -108,6 +110,19 @@ const SWAP: &str = "\
 const RESTORE_HOT: &str = "UPDATE jobs SET meta = $2, body = $3 WHERE instance = $1";
 const RESTORE_SIDE: &str = "UPDATE jobs_side SET meta = $2, body = $3 WHERE instance = $1";
 
+macro_rules! put_meta_sql {
+    ($table:literal) => {
+        concat!(
+            "UPDATE ",
+            $table,
+            " AS j SET meta = w.meta FROM unnest($1::uuid[], $2::bytea[]) AS w(instance, meta)
+            WHERE j.instance = w.instance"
+        )
+    };
+}
+const PUT_META_HOT: &str = put_meta_sql!("jobs");
+const PUT_META_SIDE: &str = put_meta_sql!("jobs_side");
+
 macro_rules! bury_sql {
     ($table:literal) => {
         concat!(
@@ -162,6 +177,12 @@ pub async fn lock(
 pub async fn key_of(db: &mut PgConnection, instance: Uuid) -> Answer<Option<DedupKey>> {
     let key: Option<Uuid> = sqlx::query_scalar(KEY_OF).bind(instance).fetch_optional(db).await?;
     Ok(key.map(|key| DedupKey(key.into_bytes())))
+}
+
+/// The keys of jobs, of those that have a row.
+pub async fn keys_of(db: &mut PgConnection, instances: &[Uuid]) -> Answer<HashMap<Uuid, DedupKey>> {
+    let keys: Vec<(Uuid, Uuid)> = sqlx::query_as(KEYS_OF).bind(instances).fetch_all(db).await?;
+    Ok(keys.into_iter().map(|(instance, key)| (instance, DedupKey(key.into_bytes()))).collect())
 }
 
 /// One row as shown to people; it has to exist.
@@ -261,6 +282,20 @@ fn all<T>(rows: &[(DedupKey, Row)], column: impl Fn(&Row) -> T) -> Vec<T> {
 pub async fn restore(db: &mut PgConnection, table: Table, instance: Uuid, meta: &[u8], body: &[u8]) -> Answer<()> {
     let sql = if table == Table::Hot { RESTORE_HOT } else { RESTORE_SIDE };
     sqlx::query(sql).bind(instance).bind(meta).bind(body).execute(db).await?;
+    Ok(())
+}
+
+/// These jobs, whose keys are locked, may be called from now on, whatever they were published with.
+pub async fn forget_not_before(db: &mut PgConnection, instances: &[Uuid]) -> Answer<()> {
+    if instances.is_empty() {
+        return Ok(());
+    }
+    let metas: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(METAS).bind(instances).fetch_all(&mut *db).await?;
+    let found: Vec<Uuid> = metas.iter().map(|(instance, _)| *instance).collect();
+    let metas: Vec<Vec<u8>> = metas.iter().map(|(_, meta)| without_not_before(meta)).collect::<Answer<_>>()?;
+    for statement in [PUT_META_HOT, PUT_META_SIDE] {
+        sqlx::query(statement).bind(&found).bind(&metas).execute(&mut *db).await?;
+    }
     Ok(())
 }
 

@@ -1,12 +1,12 @@
-//! How rows of either database become pauses and lines of the audit log.
+//! How rows of either database become what operators said, and lines of the audit log.
 
 use sqlx::FromRow;
 
 use crate::clock::Timestamp;
-use crate::job::control::{Pause, Source, Target};
+use crate::job::control::{Concurrency, Pause, Source, Target};
 use crate::job::{EndpointName, LaneName, Tenant};
 use crate::store::fault::{Answer, Fault};
-use crate::store::{AuditEntry, AuditRow, ControlRow};
+use crate::store::{AuditEntry, AuditRow, ConcurrencyRow, ControlRow};
 
 /// A pause.
 #[derive(Debug, FromRow)]
@@ -36,6 +36,39 @@ impl ControlRecord {
             version: self.version,
             pause: Pause {
                 until: self.paused_until.map(Timestamp::from_micros),
+                author: self.author,
+                note: self.note,
+                set_at: Timestamp::from_micros(self.set_at),
+            },
+        })
+    }
+}
+
+/// How many calls a lane makes at a time.
+#[derive(Debug, FromRow)]
+pub struct ConcurrencyRecord {
+    pub version: i64,
+    pub set_at: i64,
+    pub ends_at: Option<i64>,
+    pub calls: i64,
+    pub lane: String,
+    pub author: String,
+    pub note: String,
+}
+
+impl ConcurrencyRecord {
+    /// As the seam tells it.
+    ///
+    /// # Errors
+    /// [`Fault::Unreadable`] when the row was not written by this program.
+    pub fn row(self) -> Answer<ConcurrencyRow> {
+        let calls = u32::try_from(self.calls);
+        Ok(ConcurrencyRow {
+            lane: LaneName::new(&self.lane)?,
+            version: self.version,
+            concurrency: Concurrency {
+                calls: calls.map_err(|_| Fault::Unreadable(format!("{} calls at a time", self.calls)))?,
+                until: self.ends_at.map(Timestamp::from_micros),
                 author: self.author,
                 note: self.note,
                 set_at: Timestamp::from_micros(self.set_at),

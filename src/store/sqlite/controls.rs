@@ -1,4 +1,5 @@
-//! What operators have paused, and the log of what they changed: each change in one transaction with its line.
+//! What operators have said (pauses, calls at a time), and the log of what they changed: each change in one transaction
+//! with its line.
 
 use sqlx::SqliteConnection;
 
@@ -6,8 +7,11 @@ use super::{accounts, begin};
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::store::fault::{Answer, free_text, limit as rows_limit};
-use crate::store::record::{AuditRecord, ControlRecord, target_texts};
-use crate::store::{AccountWrite, AuditEntry, AuditFilter, AuditRow, ControlRow, ControlWrite, LIST_MAX};
+use crate::store::record::{AuditRecord, ConcurrencyRecord, ControlRecord, target_texts};
+use crate::store::{
+    AccountWrite, AuditEntry, AuditFilter, AuditRow, ConcurrencyRow, ConcurrencyWrite, ControlRow, ControlWrite,
+    LIST_MAX,
+};
 
 const ALL: &str = "\
     SELECT version, set_at, paused_until, lane, endpoint, tenant, author, note FROM controls
@@ -20,6 +24,15 @@ const UPDATE: &str = "\
     WHERE lane = ?1 AND endpoint = ?2 AND tenant = ?3 AND version = ?9";
 const DELETE: &str = "DELETE FROM controls WHERE lane = ?1 AND endpoint = ?2 AND tenant = ?3 AND version = ?4";
 const PURGE: &str = "DELETE FROM controls WHERE paused_until < ?1";
+const CALLS: &str = "SELECT version, set_at, ends_at, calls, lane, author, note FROM lane_concurrency ORDER BY lane";
+const CALLS_INSERT: &str = "\
+    INSERT INTO lane_concurrency (version, set_at, ends_at, calls, lane, author, note)
+    VALUES (?2, ?3, ?4, ?5, ?1, ?6, ?7) ON CONFLICT DO NOTHING";
+const CALLS_UPDATE: &str = "\
+    UPDATE lane_concurrency SET version = ?2, set_at = ?3, ends_at = ?4, calls = ?5, author = ?6, note = ?7
+    WHERE lane = ?1 AND version = ?8";
+const CALLS_DELETE: &str = "DELETE FROM lane_concurrency WHERE lane = ?1 AND version = ?2";
+const CALLS_PURGE: &str = "DELETE FROM lane_concurrency WHERE ends_at < ?1";
 const LOG: &str = "\
     INSERT INTO audit (at, actor, source, action, target, value_before, value_after, note)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
@@ -62,6 +75,36 @@ pub async fn put(db: &Sqlite, write: &ControlWrite, entry: &AuditEntry) -> Answe
     Ok(true)
 }
 
+pub async fn concurrencies(db: &Sqlite) -> Answer<Vec<ConcurrencyRow>> {
+    let rows: Vec<ConcurrencyRecord> = sqlx::query_as(CALLS).fetch_all(&db.read).await?;
+    rows.into_iter().map(ConcurrencyRecord::row).collect()
+}
+
+pub async fn put_concurrency(db: &Sqlite, write: &ConcurrencyWrite, line: &AuditEntry) -> Answer<bool> {
+    let mut tx = begin(db).await?;
+    let query = match &write.concurrency {
+        None => sqlx::query(CALLS_DELETE).bind(write.lane.as_str()).bind(write.seen),
+        Some(concurrency) => {
+            let is_new = write.seen == 0;
+            let query = sqlx::query(if is_new { CALLS_INSERT } else { CALLS_UPDATE })
+                .bind(write.lane.as_str())
+                .bind(write.version)
+                .bind(concurrency.set_at.as_micros())
+                .bind(concurrency.until.map(Timestamp::as_micros))
+                .bind(i64::from(concurrency.calls))
+                .bind(free_text(&concurrency.author))
+                .bind(free_text(&concurrency.note));
+            if is_new { query } else { query.bind(write.seen) }
+        }
+    };
+    if query.execute(&mut *tx).await?.rows_affected() != 1 {
+        return Ok(false); // nothing was written
+    }
+    log(&mut tx, line).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
 pub async fn put_account(db: &Sqlite, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> Answer<bool> {
     let mut tx = begin(db).await?;
     if !accounts::put(&mut *tx, write, now).await? {
@@ -96,7 +139,11 @@ pub async fn log(db: &mut SqliteConnection, line: &AuditEntry) -> Answer<()> {
 }
 
 pub async fn purge(db: &Sqlite, before: Timestamp) -> Answer<u64> {
-    Ok(sqlx::query(PURGE).bind(before.as_micros()).execute(&db.write).await?.rows_affected())
+    let mut purged = 0;
+    for statement in [PURGE, CALLS_PURGE] {
+        purged += sqlx::query(statement).bind(before.as_micros()).execute(&db.write).await?.rows_affected();
+    }
+    Ok(purged)
 }
 
 pub async fn audit(db: &Sqlite, filter: &AuditFilter, limit: usize) -> Answer<Vec<AuditRow>> {

@@ -26,10 +26,10 @@ use uuid::Uuid;
 use super::fault::{Answer, bounded};
 use super::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
-    CancelAnswer, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount, Holder,
-    JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, Payload, Purged, RawLetter,
-    ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount, StoreResult,
-    TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    CancelAnswer, ClaimContext, Claimed, ConcurrencyRow, ConcurrencyWrite, ControlRow, ControlStore, ControlWrite,
+    FreshClaim, Gate, Hastened, HeldCount, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup,
+    LetterStore, Payload, Purged, RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk,
+    SlotStore, SlotUse, StateCount, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
 };
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
@@ -105,6 +105,10 @@ impl JobStore for SqliteStore {
         self.run("replay", operator::replay(&self.db, instance, now, None)).await
     }
 
+    async fn hasten(&self, instances: &[Uuid], now: Timestamp, line: &AuditEntry) -> StoreResult<Vec<Hastened>> {
+        self.run("hurry jobs", operator::hasten(&self.db, instances, now, line)).await
+    }
+
     async fn cancel(&self, instance: Uuid, now: Timestamp) -> StoreResult<CancelAnswer> {
         self.run("cancel", operator::cancel(&self.db, instance, now, None)).await
     }
@@ -149,6 +153,14 @@ impl ControlStore for SqliteStore {
 
     async fn put_control(&self, write: &ControlWrite, line: &AuditEntry) -> StoreResult<bool> {
         self.run("write a control", controls::put(&self.db, write, line)).await
+    }
+
+    async fn concurrencies(&self) -> StoreResult<Vec<ConcurrencyRow>> {
+        self.run("read calls at a time", controls::concurrencies(&self.db)).await
+    }
+
+    async fn put_concurrency(&self, write: &ConcurrencyWrite, line: &AuditEntry) -> StoreResult<bool> {
+        self.run("write calls at a time", controls::put_concurrency(&self.db, write, line)).await
     }
 
     async fn put_account_audited(&self, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> StoreResult<bool> {

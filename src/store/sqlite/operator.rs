@@ -1,4 +1,4 @@
-//! What an operator asks for: replay a dead letter, cancel a job.
+//! What an operator asks for: replay a dead letter, hurry jobs that wait, cancel a job.
 
 use sqlx::SqliteConnection;
 use uuid::Uuid;
@@ -7,8 +7,10 @@ use super::{begin, controls, letters, rows};
 use crate::clock::Timestamp;
 use crate::db::Sqlite;
 use crate::job::DedupKey;
+use crate::job::verdict::WaitReason;
 use crate::store::fault::Answer;
-use crate::store::{AuditEntry, CancelAnswer, Replayed, transition};
+use crate::store::transition::Reason;
+use crate::store::{AuditEntry, CancelAnswer, Hastened, Replayed, transition};
 
 pub async fn replay(db: &Sqlite, instance: Uuid, now: Timestamp, line: Option<&AuditEntry>) -> Answer<Replayed> {
     let mut tx = begin(db).await?;
@@ -49,6 +51,33 @@ pub async fn replay_in(db: &mut SqliteConnection, instance: Uuid, now: Timestamp
     }
     letters::remove(db, instance).await?;
     Ok(Replayed::Waiting(after.generation))
+}
+
+pub async fn hasten(db: &Sqlite, instances: &[Uuid], now: Timestamp, line: &AuditEntry) -> Answer<Vec<Hastened>> {
+    let mut tx = begin(db).await?;
+    let mut answers = Vec::with_capacity(instances.len());
+    let mut hurried = 0;
+    for instance in instances {
+        let Some(record) = rows::get(&mut tx, *instance).await? else {
+            answers.push(Hastened::NotFound);
+            continue;
+        };
+        let row = record.row()?;
+        let (answer, after) = transition::hasten(&row, now);
+        if let Some(after) = after {
+            rows::write(&mut tx, &after).await?;
+            if row.reason == Reason::Wait(WaitReason::NotBefore) {
+                rows::forget_not_before(&mut tx, *instance).await?;
+            }
+            hurried += 1;
+        }
+        answers.push(answer);
+    }
+    if hurried > 0 {
+        controls::log(&mut tx, &line.of_jobs(hurried)).await?;
+        tx.commit().await?;
+    }
+    Ok(answers)
 }
 
 pub async fn cancel(db: &Sqlite, instance: Uuid, now: Timestamp, line: Option<&AuditEntry>) -> Answer<CancelAnswer> {

@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::job::DedupKey;
 use crate::store::fault::{Answer, free_text, signed};
 use crate::store::letter::AttemptRow;
-use crate::store::record::{JobRecord, StoredRecord, job_columns};
+use crate::store::record::{JobRecord, StoredRecord, job_columns, without_not_before};
 use crate::store::transition::Row;
 use crate::store::{AttemptRecord, JobRow, StoredJob};
 
@@ -33,6 +33,8 @@ const WRITE: &str = "\
         held_since = ?16
     WHERE instance = ?1";
 const RESTORE: &str = "UPDATE jobs SET meta = ?2, body = ?3 WHERE instance = ?1";
+const META: &str = "SELECT meta FROM jobs WHERE instance = ?1";
+const PUT_META: &str = "UPDATE jobs SET meta = ?2 WHERE instance = ?1";
 const BURY: &str = "\
     INSERT OR REPLACE INTO letters (published_at, died_at, body_bytes, attempts, generation, takeovers, copies, raw,
         effect_possible, instance, lane, tenant, id, endpoint, reason, detail, payload_sha256, meta, body)
@@ -144,6 +146,13 @@ pub async fn write(db: &mut SqliteConnection, row: &Row) -> Answer<()> {
 /// Gives a row its payload back, from its letter.
 pub async fn restore(db: &mut SqliteConnection, instance: Uuid, meta: &[u8], body: &[u8]) -> Answer<()> {
     sqlx::query(RESTORE).bind(instance).bind(meta).bind(body).execute(db).await?;
+    Ok(())
+}
+
+/// The job may be called from now on, whatever it was published with.
+pub async fn forget_not_before(db: &mut SqliteConnection, instance: Uuid) -> Answer<()> {
+    let meta: Vec<u8> = sqlx::query_scalar(META).bind(instance).fetch_one(&mut *db).await?;
+    sqlx::query(PUT_META).bind(instance).bind(without_not_before(&meta)?).execute(db).await?;
     Ok(())
 }
 

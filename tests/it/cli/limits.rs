@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Desk, PATIENCE, endpoint};
 
 /// A desk whose endpoint may be called once an hour.
-fn limited() -> Desk {
+pub fn limited() -> Desk {
     let desk = Desk::new(&endpoint());
     let text = std::fs::read_to_string(desk.path("lanes.toml")).expect("the configuration");
     let limit = "[[endpoints.crm.limits]]\nrequests = 1\nper = \"1h\"\nheadroom = 1.0\n[tenants.globex]\nlimits = { crm = [] }\n";

@@ -19,6 +19,7 @@ on_every_backend!(what_happens_is_counted, incidents_say_what_needs_a_person,);
 async fn look(rig: &Rig) -> Picture {
     let scope = Scope {
         lanes: rig.settings.lanes.iter().map(|lane| lane.name.clone()).collect(),
+        concurrency: std::collections::BTreeMap::new(),
         lease: rig.settings.lease,
         budgets: (*rig.settings.budgets).clone(),
         recent: observe::Recent::default(),

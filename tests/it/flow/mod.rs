@@ -12,6 +12,7 @@ mod governor;
 mod lanes_apart;
 mod liveness;
 mod operations;
+mod operators;
 mod outage;
 mod pausing;
 mod retry;

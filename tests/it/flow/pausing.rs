@@ -37,27 +37,27 @@ on_every_backend!(
 );
 
 /// How far the clock goes at a time: less than a token may be late.
-const STEP: Duration = Duration::from_millis(50);
+pub(super) const STEP: Duration = Duration::from_millis(50);
 
-fn lane_of(name: &str) -> Target {
+pub(super) fn lane_of(name: &str) -> Target {
     Target::Lane(lane(name))
 }
 
-fn ada() -> Speaker {
+pub(super) fn ada() -> Speaker {
     Speaker::new("ada", Source::Cli).because("the CRM is being moved")
 }
 
-async fn pause(rig: &Rig, target: &Target, lasts: Option<Duration>) {
+pub(super) async fn pause(rig: &Rig, target: &Target, lasts: Option<Duration>) {
     let (now, store) = (rig.now(), &*rig.backing.store);
     operator::pause(store, target, lasts.map(|lasts| now.plus(lasts)), &ada(), now).await.expect("paused");
 }
 
-async fn resume(rig: &Rig, target: &Target) {
+pub(super) async fn resume(rig: &Rig, target: &Target) {
     let resumed = operator::resume(&*rig.backing.store, target, &ada(), rig.now()).await.expect("answered");
     assert!(resumed.is_some(), "{target} was paused");
 }
 
-async fn publish(rig: &Rig, lane: &str, name: &str, endpoint: &EndpointName, jobs: usize) -> Vec<Published> {
+pub(super) async fn publish(rig: &Rig, lane: &str, name: &str, endpoint: &EndpointName, jobs: usize) -> Vec<Published> {
     let tenant = Tenant::new(name).expect("a tenant");
     let job = |nth| NewJob {
         tenant: tenant.clone(),
@@ -105,20 +105,20 @@ async fn until_heard(rig: &Rig, looks: &AtomicUsize) {
 }
 
 /// Lets the clock go on in steps.
-async fn pass(rig: &Rig, time: Duration) {
+pub(super) async fn pass(rig: &Rig, time: Duration) {
     let end = rig.now().plus(time);
     while rig.now() < end {
         rig.pass(STEP).await;
     }
 }
 
-async fn until_calls(rig: &Rig, what: &str, count: usize) -> Vec<Seen> {
+pub(super) async fn until_calls(rig: &Rig, what: &str, count: usize) -> Vec<Seen> {
     rig.until_in_steps(STEP, what, async || rig.api.count() >= count).await;
     rig.api.calls()
 }
 
 /// Every job has ended well, after one call.
-async fn all_done(rig: &Rig, jobs: &[Published]) {
+pub(super) async fn all_done(rig: &Rig, jobs: &[Published]) {
     for job in jobs {
         let row = rig.until_state(job, State::Done).await;
         assert_eq!((row.attempt, row.takeovers), (1, 0), "{row:#?}");
@@ -240,7 +240,7 @@ fn erp() -> EndpointName {
 }
 
 /// Settings with a second endpoint, and budgets for the first one.
-fn two_endpoints(of_crm: EndpointBudget) -> WorkerSettings {
+pub(super) fn two_endpoints(of_crm: EndpointBudget) -> WorkerSettings {
     let mut settings = settings();
     let same = settings.endpoints[&crm()].clone();
     settings.endpoints.insert(erp(), same);
@@ -414,4 +414,26 @@ async fn a_paused_worker_is_at_rest() {
     assert_eq!((rig.api.count(), rig.rows().await.len()), (0, 0));
     worker.stop().await;
     assert_eq!(rig.ready(&wire::queue(&lane("realtime"))).await, 20);
+}
+
+/// RabbitMQ gives up by itself what was delivered too often; without a word of ours after twenty times.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_pauses_are_no_reason_for_the_broker_to_give_jobs_up() {
+    let (open, gate) = watch::channel(false);
+    let rig = Rig::new(Backend::Rabbit, move |_, _| Reply::status(200).gated(&gate)).await;
+    let worker = rig.start();
+    let jobs = publish(&rig, "realtime", "acme", &crm(), 40).await;
+    until_calls(&rig, "calls in flight", 4).await;
+    let queue = wire::queue(&lane("realtime"));
+    for _ in 0..30 {
+        rig.until_in_steps(STEP, "messages in hand", async || rig.ready(&queue).await == 0).await;
+        pause(&rig, &lane_of("realtime"), None).await;
+        rig.until_in_steps(STEP, "messages given back", async || rig.ready(&queue).await >= 20).await;
+        resume(&rig, &lane_of("realtime")).await;
+    }
+    open.send(true).expect("the API listens");
+    until_calls(&rig, "all calls", jobs.len()).await;
+    all_done(&rig, &jobs).await;
+    assert_eq!(rig.ready("lanes.dead").await, 0);
+    worker.stop().await;
 }

@@ -12,11 +12,12 @@ use lanes::job::history::{Count, Measure, Pieces, Series, Step};
 use lanes::job::operation::{Action, Group, NewOperation, Operation, Selection};
 use lanes::store::{
     AccountRow, AccountStore, AccountWrite, AttemptRecord, AuditEntry, AuditFilter, AuditRow, BudgetStore,
-    CancelAnswer, Claim, ClaimContext, Claimed, ControlRow, ControlStore, ControlWrite, FreshClaim, Gate, HeldCount,
-    HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter, LetterFilter, LetterGroup, LetterStore, NoticeStore,
-    NoticesRow, OperationStore, Payload, Piece, Purged, RawAnswer, RawLetter, ReadingStore, Replayed, Retention,
-    Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount, StepWish, Stepped, Store, StoreError, StoreResult,
-    TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow, WorkerStore,
+    CancelAnswer, Claim, ClaimContext, Claimed, ConcurrencyRow, ConcurrencyWrite, ControlRow, ControlStore,
+    ControlWrite, FreshClaim, Gate, Hastened, HeldCount, HistoryStore, Holder, JobFilter, JobRow, JobStore, Letter,
+    LetterFilter, LetterGroup, LetterStore, NoticeStore, NoticesRow, OperationStore, Payload, Piece, Purged, RawAnswer,
+    RawLetter, ReadingStore, Replayed, Retention, Settled, Settlement, SlotAsk, SlotStore, SlotUse, StateCount,
+    StepWish, Stepped, Store, StoreError, StoreResult, TakenOver, Turn, Wake, WokenClaim, WorkerId, WorkerRow,
+    WorkerStore,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -153,6 +154,11 @@ impl JobStore for Weather {
     async fn replay(&self, instance: Uuid, now: Timestamp) -> StoreResult<Replayed> {
         self.meet(Asked::Other).await?;
         self.store.replay(instance, now).await
+    }
+
+    async fn hasten(&self, instances: &[Uuid], now: Timestamp, line: &AuditEntry) -> StoreResult<Vec<Hastened>> {
+        self.meet(Asked::Other).await?;
+        self.store.hasten(instances, now, line).await
     }
 
     async fn cancel(&self, instance: Uuid, now: Timestamp) -> StoreResult<CancelAnswer> {
@@ -304,6 +310,16 @@ impl ControlStore for Weather {
     async fn put_control(&self, write: &ControlWrite, line: &AuditEntry) -> StoreResult<bool> {
         self.meet(Asked::Other).await?;
         self.store.put_control(write, line).await
+    }
+
+    async fn concurrencies(&self) -> StoreResult<Vec<ConcurrencyRow>> {
+        self.meet(Asked::Other).await?;
+        self.store.concurrencies().await
+    }
+
+    async fn put_concurrency(&self, write: &ConcurrencyWrite, line: &AuditEntry) -> StoreResult<bool> {
+        self.meet(Asked::Other).await?;
+        self.store.put_concurrency(write, line).await
     }
 
     async fn put_account_audited(&self, write: &AccountWrite, now: Timestamp, line: &AuditEntry) -> StoreResult<bool> {

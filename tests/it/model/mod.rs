@@ -2,7 +2,7 @@
 //! through, and every decision and every update on the way is made by the functions that the stores use.
 //!
 //! What is explored: two workers, one releaser and sweeper, two or three publishes of one id, two attempts per generation, one
-//! replay, no cancel or one, and a number of faults; each at any time. What must hold is listed in [`Violation`]. Every
+//! replay, no cancel or one, no haste or one, and a number of faults; each at any time. What must hold is listed in [`Violation`]. Every
 //! transaction is one step. Not in it: batches, lanes, how many tokens a budget has, the times themselves (a lease, a grace or the window is
 //! over or not), and commits that a database forgets.
 //!
@@ -44,6 +44,7 @@ const DESIGN: Model = Model {
     faults: [0; 6],
     replays: 1,
     cancels: 0,
+    hastens: 0,
     poison_after: 3,
     turns: false,
 };
@@ -153,6 +154,23 @@ fn a_cancel_keeps_its_promise() {
     holds(cancel, &[(&[], 3_500, 1), (&[Crash], 50_000, 2), (&[Commit], 16_000, 1)]);
     holds(Model { published_at: OUT_OF_WINDOW, ..cancel }, &[(&[], 8_000, 1)]);
     holds(cancel, on_demand(&[(&[Zombie], 130_000, 2)]));
+}
+
+/// An operator hurries a job whose time has not come, at whatever moment.
+#[test]
+fn a_haste_breaks_no_promise() {
+    let haste = Model { hastens: 1, ..DESIGN };
+    holds(haste, &[(&[], 1_500, 1), (&[Crash], 20_000, 2), (&[Commit], 6_000, 1), (&[Slow], 6_000, 1)]);
+    holds(Model { published_at: OUT_OF_WINDOW, ..haste }, &[(&[], 3_500, 1), (&[Commit], 16_000, 1)]);
+    holds(Model { cancels: 1, turns: true, ..haste }, &[(&[], 4_000, 1)]);
+    holds(haste, on_demand(&[(&[Zombie], 50_000, 2), (&[Confirm], 12_000, 1), (&[Response], 3_000, 2)]));
+}
+
+#[test]
+fn a_haste_that_does_not_look_calls_twice() {
+    let model = Model { without: Without::LookingBeforeHaste, hastens: 1, ..DESIGN };
+    let report = explore(&model);
+    assert_eq!(report.steps_to(Violation::Twice), Some(10), "{}", report.text());
 }
 
 /// The first takeover already makes a letter of the job.

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use super::variants::{WINDOW, Without};
 use super::world::{
-    ATTEMPTS_MAX, At, FRESH, Fault, Faults, NOW, PUBLISHES_MAX, TOKENS, WAKE_UP, Worker, World, is_live, lapse, uuid_of,
+    ATTEMPTS_MAX, At, FRESH, Fault, Faults, LATER, NOW, PUBLISHES_MAX, TOKENS, WAKE_UP, Worker, World, is_live, lapse,
+    uuid_of,
 };
 
 /// A promise that was broken.
@@ -52,6 +53,8 @@ pub struct Model {
     pub faults: Faults,
     pub replays: u8,
     pub cancels: u8,
+    /// Jobs that an operator hurries. Where there are any, a retry waits for a time that has not come.
+    pub hastens: u8,
     /// How many takeovers make a job poisonous.
     pub poison_after: u32,
     /// Budgets: a job may have to wait for its turn, before its claim or after it.
@@ -60,7 +63,7 @@ pub struct Model {
 
 impl Model {
     pub fn start(&self) -> World {
-        World::start(self.faults, self.replays, self.cancels)
+        World::start(self.faults, [self.replays, self.cancels, self.hastens])
     }
 
     /// Two instances are published within the window.
@@ -164,6 +167,7 @@ impl Steps<'_> {
         match (row.state, is_live(row)) {
             (State::Run, true) if !from.is_owned(i) => self.step("lease over", i, over),
             (State::Run, true) => self.fault(Fault::Zombie, "lease over under a living worker", i, over),
+            (State::Waiting, true) => self.step("its time comes", i, over),
             (State::Queued, true) if !woken => self.step("grace over", i, over),
             (State::Queued, true) => self.fault(Fault::Slow, "grace over, wake-up still queued", i, over),
             // Longer than the broker can take to redeliver: nobody holds this job any more.
@@ -236,6 +240,14 @@ impl Steps<'_> {
                 world.cancels -= 1;
             });
         }
+        if self.from.hastens > 0
+            && let Some(row) = rules.hasten(row)
+        {
+            self.step("hurried by the operator", i, |world| {
+                world.rows[i] = Some(row);
+                world.hastens -= 1;
+            });
+        }
     }
 
     fn free_worker(&mut self, slot: usize) {
@@ -290,7 +302,8 @@ impl Steps<'_> {
             }
             At::Done => self.settles(slot, worker, &Next::Done),
             At::Park => {
-                let retry = Next::Waiting { reason: WaitReason::RateLimited, resume_at: NOW, counted: true };
+                let resume_at = if self.model.hastens > 0 { LATER } else { NOW };
+                let retry = Next::Waiting { reason: WaitReason::RateLimited, resume_at, counted: true };
                 self.settles(slot, worker, &retry);
             }
             At::Bury => {

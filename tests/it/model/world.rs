@@ -9,6 +9,8 @@ use uuid::Uuid;
 pub const PUBLISHES_MAX: usize = 3;
 /// The only present there is; a lease or a grace that is over is a fact of the row, see [`is_live`].
 pub const NOW: Timestamp = Timestamp::from_secs(1_000_000);
+/// A time that has not come.
+pub const LATER: Timestamp = Timestamp::from_secs(2_000_000);
 /// Calls per generation before a job becomes a letter.
 pub const ATTEMPTS_MAX: u32 = 2;
 
@@ -98,12 +100,13 @@ pub struct World {
     pub faults: Faults,
     pub replays: u8,
     pub cancels: u8,
+    pub hastens: u8,
     /// The instance that was replayed.
     pub replayed: Option<usize>,
 }
 
 impl World {
-    pub fn start(faults: Faults, replays: u8, cancels: u8) -> Self {
+    pub fn start(faults: Faults, [replays, cancels, hastens]: [u8; 3]) -> Self {
         Self {
             published: 0,
             ready: [[0; 2]; PUBLISHES_MAX],
@@ -115,6 +118,7 @@ impl World {
             faults,
             replays,
             cancels,
+            hastens,
             replayed: None,
         }
     }
@@ -153,6 +157,7 @@ impl World {
         self.faults.iter().for_each(|left| bits.put(usize::from(*left), 2));
         bits.put(usize::from(self.replays), 1);
         bits.put(usize::from(self.cancels), 1);
+        bits.put(usize::from(self.hastens), 1);
         bits.put(pack_choice(self.replayed), 2);
         bits.word
     }
@@ -160,7 +165,7 @@ impl World {
     /// The world behind a number; `published_at` are the publish times of the instances.
     pub fn unpack(packed: u128, published_at: &[Timestamp]) -> Self {
         let mut bits = Packer { word: packed, at: 0 };
-        let mut world = Self::start([0; 6], 0, 0);
+        let mut world = Self::start([0; 6], [0; 3]);
         world.published = bits.take(2);
         world.ready.as_flattened_mut().iter_mut().for_each(|copies| *copies = bits.take_u8(3));
         let workers = [bits.take(9), bits.take(9)];
@@ -171,6 +176,7 @@ impl World {
         world.faults.iter_mut().for_each(|left| *left = bits.take_u8(2));
         world.replays = bits.take_u8(1);
         world.cancels = bits.take_u8(1);
+        world.hastens = bits.take_u8(1);
         world.replayed = bits.take(2).checked_sub(1);
         for (instance, code) in rows.into_iter().enumerate().filter(|(_, code)| *code != 0) {
             world.rows[instance] = Some(unpack_row(code, instance, published_at[instance]));
@@ -212,22 +218,24 @@ impl World {
     }
 }
 
-/// The lease of a running row, or the grace of a queued one, is not over.
+/// The lease of a running row, the grace of a queued one, or the wait of a waiting one is not over.
 pub fn is_live(row: &Row) -> bool {
     match row.state {
         State::Run => row.worker == Some(LIVING),
         State::Queued => row.released_at == Some(NOW),
-        State::Waiting | State::Done | State::Dead | State::Cancelled => false,
+        State::Waiting => row.resume_at == Some(LATER),
+        State::Done | State::Dead | State::Cancelled => false,
     }
 }
 
 /// Who claims.
 pub const CLAIMANT: WorkerId = LIVING;
 
-/// Time passes: the lease or the grace of this row is over.
+/// Time passes: the lease, the grace or the wait of this row is over.
 pub fn lapse(row: &mut Row) {
     match row.state {
         State::Run => row.worker = Some(BURIED),
+        State::Waiting => row.resume_at = Some(NOW),
         _ => row.released_at = Some(Timestamp::EPOCH),
     }
 }
@@ -278,7 +286,7 @@ fn unpack_row(code: usize, instance: usize, published_at: Timestamp) -> Row {
         worker: (state == State::Run).then_some(if live { LIVING } else { BURIED }),
         published_at,
         payload_sha256: [0; 32],
-        resume_at: (state == State::Waiting).then_some(NOW),
+        resume_at: (state == State::Waiting).then_some(if live { LATER } else { NOW }),
         released_at: (state == State::Queued).then_some(released_at),
         ended_at: (!state.is_alive()).then_some(NOW),
         held_since: None,

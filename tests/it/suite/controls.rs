@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use lanes::clock::Timestamp;
 use lanes::job::budget::Account;
-use lanes::job::control::{Pause, Source, Target};
+use lanes::job::control::{CONCURRENCY_MAX, Concurrency, Pause, Source, Target};
 use lanes::job::verdict::DeadReason;
 use lanes::job::{EndpointName, LaneName, Tenant};
 use lanes::store::{
-    AccountWrite, AuditEntry, AuditFilter, AuditRow, CancelAnswer, ControlRow, ControlWrite, LIST_MAX, Replayed, State,
+    AccountWrite, AuditEntry, AuditFilter, AuditRow, CancelAnswer, ConcurrencyRow, ConcurrencyWrite, ControlRow,
+    ControlWrite, LIST_MAX, Replayed, State,
 };
 use uuid::Uuid;
 
@@ -28,6 +29,8 @@ on_every_store! {
     long_texts_are_cut,
     pauses_that_have_ended_are_forgotten,
     old_lines_are_forgotten_in_chunks,
+    calls_at_a_time_are_written_over_the_version_that_was_read,
+    calls_at_a_time_are_forgotten_after_their_end,
 }
 
 const fn at(seconds: i64) -> Timestamp {
@@ -46,7 +49,7 @@ fn write(target: &Target, seen: i64, pause: Option<Pause>) -> ControlWrite {
     ControlWrite { target: target.clone(), seen, version: seen + 1, pause }
 }
 
-fn line(action: &str, target: &str, seconds: i64) -> AuditEntry {
+pub fn line(action: &str, target: &str, seconds: i64) -> AuditEntry {
     AuditEntry {
         at: at(seconds),
         actor: "ada@home".to_owned(),
@@ -283,4 +286,53 @@ async fn old_lines_are_forgotten_in_chunks(bench: Bench) {
     assert_eq!(purge(100, 10).await, 2);
     assert!(put(&bench, &write(&lane("bulk"), 5, Some(pause("", None)))).await);
     assert!(audit(&bench, AuditFilter::default()).await[0].id > last, "no place in the log is used again");
+}
+
+fn calls(calls: u32, until: Option<i64>) -> Concurrency {
+    let (author, note) = ("ada@home".to_owned(), "it is slow".to_owned());
+    Concurrency { calls, until: until.map(at), author, note, set_at: at(1) }
+}
+
+async fn put_calls(bench: &Bench, name: &str, seen: i64, concurrency: Option<Concurrency>) -> bool {
+    let write = ConcurrencyWrite { lane: LaneName::new(name).expect("a lane"), seen, version: seen + 1, concurrency };
+    let line = line("set_concurrency", &format!("lane {name}"), 1);
+    bench.store.put_concurrency(&write, &line).await.expect("answered")
+}
+
+async fn concurrencies(bench: &Bench) -> Vec<ConcurrencyRow> {
+    bench.store.concurrencies().await.expect("read")
+}
+
+async fn calls_at_a_time_are_written_over_the_version_that_was_read(bench: Bench) {
+    assert_eq!(concurrencies(&bench).await, []);
+    assert!(!put_calls(&bench, "bulk", 1, Some(calls(3, None))).await, "there is no first version");
+    assert!(put_calls(&bench, "bulk", 0, Some(calls(3, None))).await);
+    assert!(!put_calls(&bench, "bulk", 0, Some(calls(4, None))).await, "somebody was quicker");
+    assert!(put_calls(&bench, "bulk", 1, Some(calls(CONCURRENCY_MAX, Some(900)))).await);
+    assert!(!put_calls(&bench, "bulk", 1, None).await, "of an old version");
+    assert!(put_calls(&bench, "alerts", 0, Some(calls(1, None))).await);
+    let row = |name, version, concurrency| ConcurrencyRow {
+        lane: LaneName::new(name).expect("a lane"),
+        version,
+        concurrency,
+    };
+    let both = [row("alerts", 1, calls(1, None)), row("bulk", 2, calls(CONCURRENCY_MAX, Some(900)))];
+    assert_eq!(concurrencies(&bench).await, both, "in the order of lanes");
+    assert_eq!(controls(&bench).await, [], "it is no pause");
+    assert!(put_calls(&bench, "bulk", 2, None).await);
+    assert!(!put_calls(&bench, "bulk", 2, Some(calls(3, None))).await, "the row that was read is gone");
+    assert_eq!(concurrencies(&bench).await, both[..1]);
+    let lines = audit(&bench, AuditFilter::default()).await;
+    assert_eq!(lines.len(), 4, "one for each change, none for what was lost");
+}
+
+async fn calls_at_a_time_are_forgotten_after_their_end(bench: Bench) {
+    for (name, until) in [("a", Some(10)), ("b", Some(11)), ("c", None)] {
+        assert!(put_calls(&bench, name, 0, Some(calls(2, until))).await);
+    }
+    assert!(put(&bench, &write(&lane("a"), 0, Some(pause("", Some(10))))).await);
+    assert_eq!(bench.store.purge_controls(at(10)).await.expect("purged"), 0);
+    assert_eq!(bench.store.purge_controls(at(11)).await.expect("purged"), 2, "a pause and a number");
+    let left: Vec<_> = concurrencies(&bench).await.into_iter().map(|row| row.lane.to_string()).collect();
+    assert_eq!(left, ["b", "c"]);
 }

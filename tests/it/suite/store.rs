@@ -11,13 +11,14 @@ use lanes::job::{DedupKey, EndpointName, Identity, JobId, LaneName, Tenant};
 use lanes::store::postgres::PgStore;
 use lanes::store::sqlite::SqliteStore;
 use lanes::store::{
-    AttemptRecord, CancelAnswer, ClaimContext, Claimed, FreshClaim, Granted, JobFilter, JobRow, Letter, LetterFilter,
-    Next, Payload, RawLetter, Replayed, Retention, Settled, Settlement, State, Store, StoreError, Wake, WokenClaim,
-    WorkerId,
+    AttemptRecord, AuditFilter, CancelAnswer, ClaimContext, Claimed, FreshClaim, Granted, Hastened, JobFilter, JobRow,
+    LIST_MAX, Letter, LetterFilter, Next, Payload, RawLetter, Replayed, Retention, Settled, Settlement, State, Store,
+    StoreError, Wake, WokenClaim, WorkerId,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use uuid::Uuid;
 
+use super::controls;
 use crate::services;
 
 pub const WINDOW: Duration = Duration::from_mins(10);
@@ -274,6 +275,10 @@ on_every_store! {
     a_replay_of_a_raw_letter,
     cancelling_in_every_state,
     a_cancel_while_it_runs_ends_it_instead_of_waiting,
+    hurrying_in_every_state,
+    what_holds_a_job_back_is_not_hurried,
+    a_hurried_job_may_be_called_before_its_time,
+    many_are_hurried_with_one_line,
     a_job_that_kills_its_workers_is_poison,
     an_identity_without_a_time_is_minted_anew,
     what_waits_and_what_is_queued_is_counted,
@@ -724,6 +729,92 @@ async fn cancelling_in_every_state(bench: Bench) {
     assert_eq!(bench.store.cancel(follower.instance, at(902)).await.expect("cancelled"), CancelAnswer::Cancelled);
     bench.settle(at(903), &head, Next::Done).await;
     assert_eq!(bench.release(at(904)).await, []);
+}
+
+async fn hasten(bench: &Bench, instances: &[u128], now: Timestamp) -> Vec<Hastened> {
+    let instances: Vec<Uuid> = instances.iter().map(|instance| Uuid::from_u128(*instance)).collect();
+    bench.store.hasten(&instances, now, &controls::line("retry_now", "jobs", 1)).await.expect("answered")
+}
+
+/// What the log says was hurried, the newest first.
+async fn hurried(bench: &Bench) -> Vec<String> {
+    let lines = bench.store.audit(&AuditFilter::default(), LIST_MAX).await.expect("read");
+    lines.into_iter().map(|row| row.entry.after).collect()
+}
+
+async fn hurrying_in_every_state(bench: Bench) {
+    for (n, state) in (1_u128..).zip(State::ALL) {
+        let job = bench.job_in(state, false, n, &format!("job {n}"), at(0)).await;
+        let before = bench.row(job.instance).await;
+        let expected = match state {
+            State::Run => Hastened::Running,
+            State::Waiting => Hastened::Hurried,
+            State::Queued => Hastened::Due,
+            ended => Hastened::Ended(ended),
+        };
+        assert_eq!(hasten(&bench, &[n], at(5)).await, [expected]);
+        let after = bench.row(job.instance).await;
+        if state == State::Waiting {
+            assert_eq!(before.resume_at, Some(at(90_000)));
+            assert_eq!(after, JobRow { resume_at: Some(at(5)), ..before }, "nothing else changes");
+            assert_eq!(hasten(&bench, &[n], at(6)).await, [Hastened::Due]);
+            assert_eq!(instances(&bench.release(at(6)).await), [n], "and it goes at once");
+        } else {
+            assert_eq!(after, before, "{state:?}");
+        }
+    }
+    assert_eq!(hasten(&bench, &[99], at(5)).await, [Hastened::NotFound]);
+    assert_eq!(hasten(&bench, &[], at(5)).await, []);
+    assert_eq!(hurried(&bench).await, ["paused"], "one was hurried: one line");
+}
+
+async fn what_holds_a_job_back_is_not_hurried(bench: Bench) {
+    let waits = FreshClaim { in_turn: Some(WaitReason::Budget), ..claim(1, "held", at(0)) };
+    assert_eq!(bench.fresh(at(1), &waits).await, Claimed::InTurn);
+    let head = claim(2, "busy", at(0));
+    bench.run(at(1), &head).await;
+    let follower = claim(3, "busy", at(900));
+    assert_eq!(bench.fresh(at(901), &follower).await, Claimed::Parked);
+    let before = (bench.row(waits.instance).await, bench.row(follower.instance).await);
+    assert_eq!(hasten(&bench, &[1, 3], at(902)).await, [Hastened::InTurn, Hastened::KeyBusy]);
+    assert_eq!((bench.row(waits.instance).await, bench.row(follower.instance).await), before);
+    assert_eq!(bench.release(at(903)).await, []);
+    assert_eq!(hurried(&bench).await, [""; 0], "nothing was changed, nothing is said");
+    // a replay waits for its key alone, not for a time
+    let dead = bench.job_in(State::Dead, false, 5, "again", at(0)).await;
+    assert_eq!(bench.store.replay(dead.instance, at(904)).await.expect("replayed"), Replayed::Waiting(2));
+    assert_eq!(hasten(&bench, &[5], at(904)).await, [Hastened::Due]);
+}
+
+async fn a_hurried_job_may_be_called_before_its_time(bench: Bench) {
+    let payload = |meta: &str| Payload { meta: meta.to_owned().into(), body: "b".into() };
+    let meta = "{\"app_id\":\"x\",\"not_before\":\"2027-01-15T08:00:00Z\"}";
+    let reason = |reason| Next::Waiting { reason, resume_at: at(90_000), counted: false };
+    for (n, why) in [(1, WaitReason::NotBefore), (2, WaitReason::RateLimited)] {
+        let job = FreshClaim { payload: payload(meta), ..claim(n, &format!("{n}"), at(0)) };
+        bench.run(at(1), &job).await;
+        bench.settle(at(2), &job, reason(why)).await;
+    }
+    assert_eq!(hasten(&bench, &[1, 2], at(5)).await, [Hastened::Hurried; 2]);
+    let stored = async |n| bench.store.payload(Uuid::from_u128(n)).await.expect("read").expect("it has one");
+    assert_eq!(stored(1).await, payload("{\"app_id\":\"x\"}"), "who said that it may go now has said it for good");
+    assert_eq!(stored(2).await, payload(meta), "what it does not wait for stays");
+}
+
+async fn many_are_hurried_with_one_line(bench: Bench) {
+    for n in 1..=20_u128 {
+        bench.job_in(State::Waiting, false, n, &format!("job {n}"), at(0)).await;
+    }
+    bench.job_in(State::Run, false, 21, "job 21", at(0)).await;
+    // some of them named twice, one that is not there
+    let all: Vec<u128> = (1..=21).chain([1, 99]).collect();
+    let answers = hasten(&bench, &all, at(5)).await;
+    let expected: Vec<Hastened> = std::iter::repeat_n(Hastened::Hurried, 20)
+        .chain([Hastened::Running, Hastened::Due, Hastened::NotFound])
+        .collect();
+    assert_eq!(answers, expected);
+    assert_eq!(bench.release(at(5)).await.len(), 20);
+    assert_eq!(hurried(&bench).await, ["paused: 20 jobs"]);
 }
 
 async fn a_cancel_while_it_runs_ends_it_instead_of_waiting(bench: Bench) {

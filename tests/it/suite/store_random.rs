@@ -11,8 +11,8 @@ use lanes::job::{DedupKey, LaneName};
 use lanes::store::decide::{Copy, CopyKind, Verb, decide};
 use lanes::store::transition::{self, Reason, Row, Settle};
 use lanes::store::{
-    CancelAnswer, ClaimContext, Claimed, FreshClaim, Granted, IN_TURN, JobFilter, JobRow, LetterFilter, Next, Payload,
-    Replayed, Retention, Settled, Settlement, State, Store, StoredJob, Turn, Wake, WokenClaim, WorkerId,
+    CancelAnswer, ClaimContext, Claimed, FreshClaim, Granted, Hastened, IN_TURN, JobFilter, JobRow, LetterFilter, Next,
+    Payload, Replayed, Retention, Settled, Settlement, State, Store, StoredJob, Turn, Wake, WokenClaim, WorkerId,
 };
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ const STEPS: u32 = 45;
 /// Steps between two looks at all rows; answers are compared at every step.
 const LOOK_EVERY: u32 = 3;
 /// What has to be seen in all sequences together: a random test that never gets there proves nothing.
-const SEEN: [&str; 20] = [
+const SEEN: [&str; 21] = [
     "run",
     "in turn",
     "had its turn",
@@ -43,6 +43,7 @@ const SEEN: [&str; 20] = [
     "replayed without a row",
     "cancelled",
     "running",
+    "hurried",
     "purged",
     "discarded",
 ];
@@ -269,6 +270,9 @@ impl<'a> Sequence<'a> {
             97..98 => self.discard().await,
             _ => self.purge().await,
         }
+        if self.random.chance(20) {
+            self.hasten().await;
+        }
     }
 
     fn ctx(&mut self) -> ClaimContext {
@@ -472,6 +476,26 @@ impl<'a> Sequence<'a> {
         self.seen.insert(if forgotten { "replayed without a row" } else { "replayed" });
         assert_eq!(answer, Replayed::Waiting(after.generation));
         self.reference.write(after);
+    }
+
+    async fn hasten(&mut self) {
+        let all: Vec<Uuid> = self.reference.jobs.keys().copied().collect();
+        let mut picked = self.of_state(State::Waiting);
+        picked.extend((0..2).filter_map(|_| self.random.pick(&all).copied()));
+        let line = super::controls::line("retry_now", "some jobs", 0);
+        let answers = self.bench.store.hasten(&picked, self.now, &line).await.expect("answered");
+        for (instance, answer) in picked.iter().zip(answers) {
+            let Some(row) = self.reference.rows.get(instance) else {
+                assert_eq!(answer, Hastened::NotFound);
+                continue;
+            };
+            let (expected, after) = transition::hasten(row, self.now);
+            assert_eq!(answer, expected, "{row:?}");
+            if let Some(row) = after {
+                self.seen.insert("hurried");
+                self.reference.write(row);
+            }
+        }
     }
 
     async fn cancel(&mut self) {
