@@ -1,8 +1,14 @@
 //! The dashboard of `lanes demo` in a real browser: live, quiet on the console, light and dark, wide and narrow.
 
-use std::io::{BufRead as _, BufReader};
+mod scenes;
+
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use lanes::clock::within;
+use serde_json::json;
 
 /// Ends with the test, however that ends.
 struct Demo(Child);
@@ -47,4 +53,37 @@ fn every_page_works_in_a_browser() {
         pictures.display(),
         String::from_utf8_lossy(&looked.stderr)
     );
+}
+
+/// Real time in which what happened is counted: workers write it down every ten seconds.
+const COUNTED_WITHIN: Duration = Duration::from_secs(45);
+
+/// Whoever opens the overview sees within five seconds what is wrong, and what to press; `lanes status` says the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_incident_is_seen_within_five_seconds() {
+    let scenes = scenes::all().await;
+    for scene in &scenes {
+        let mut shown = String::new();
+        let told = within(COUNTED_WITHIN, async {
+            loop {
+                let (code, text) = scene.status().await;
+                if code == Some(3) && scene.is_said_in(&text) {
+                    return;
+                }
+                shown = text;
+            }
+        });
+        assert!(told.await.is_ok(), "{}: lanes status says\n{shown}\n{}", scene.name, scene.log());
+    }
+    let asked: Vec<_> =
+        scenes.iter().map(|scene| json!({ "name": scene.name, "url": scene.url, "says": scene.says })).collect();
+    let pictures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dashboard");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser/incidents.js");
+    let node = Command::new("node").arg(script).arg(&pictures).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut node = node.expect("node runs: apt-get install nodejs");
+    let text = serde_json::to_vec(&asked).expect("JSON");
+    node.stdin.take().expect("piped").write_all(&text).expect("written");
+    let looked = tokio::task::spawn_blocking(|| node.wait_with_output()).await.expect("joined").expect("it ran");
+    let said = String::from_utf8_lossy(&looked.stdout);
+    assert!(looked.status.success(), "pictures are in {}\n{said}", pictures.display());
 }
