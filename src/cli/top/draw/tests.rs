@@ -137,8 +137,8 @@ fn everything_important_is_on_eighty_columns_and_twenty_four_lines() {
         " BUDGET OF  TENANT  LEFT                  RESETS  STATE  HELD",
     ];
     assert_eq!(lines[..expected.len()], expected);
-    assert!(lines[16].starts_with(" hubspot    acme    [#.........]    6/100  in 41s  open    411"), "{lines:#?}");
-    assert!(lines[17].starts_with(" hubspot    globex  [########..]   71/100"), "{lines:#?}");
+    assert!(lines[16].starts_with(" hubspot    acme    [#.........]   6/100  in 41s  open    411"), "{lines:#?}");
+    assert!(lines[17].starts_with(" hubspot    globex  [########..]  71/100"), "{lines:#?}");
     assert_eq!(lines[19..21], [" WORKERS", " !! c:3 silent for 1m 35s"]);
     assert_eq!(lines[23], KEYS);
 }
