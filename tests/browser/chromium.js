@@ -9,7 +9,7 @@ const { join } = require("node:path");
 const PATIENCE = 20000;
 
 const profile = mkdtempSync(join(tmpdir(), "lanes-browser-"));
-const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"];
+const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--disable-background-networking"];
 const browser = spawn("chromium", [...flags, "--remote-debugging-pipe", `--user-data-dir=${profile}`, "about:blank"], {
   stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
   detached: true, // a group of its own: its helpers go with it, and write nothing into the profile that is removed

@@ -7,14 +7,12 @@
 // Prints what is wrong, one line each, and ends with 1 if anything is.
 "use strict";
 
-const { spawn } = require("node:child_process");
-const { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } = require("node:fs");
+const { mkdirSync, readFileSync } = require("node:fs");
 const { gzipSync } = require("node:zlib");
-const { tmpdir } = require("node:os");
 const { join } = require("node:path");
+const { fail, open } = require("./chromium.js");
 
 const [base, directory, axe] = process.argv.slice(2);
-const PATIENCE = 20000;
 const LIVE_WITHIN = 5000;
 const GZIP_MAX = 60 * 1024;
 const VIEWS = [
@@ -25,99 +23,26 @@ const VIEWS = [
 ];
 const problems = [];
 
-const profile = mkdtempSync(join(tmpdir(), "lanes-browser-"));
-const flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars", "--disable-background-networking"];
-const browser = spawn("chromium", [...flags, "--remote-debugging-pipe", `--user-data-dir=${profile}`, "about:blank"], {
-  stdio: ["ignore", "ignore", "ignore", "pipe", "pipe"],
-  detached: true, // a group of its own: its helpers go with it, and write nothing into the profile that is removed
-});
-browser.on("error", (error) => fail(`chromium cannot be started (apt-get install chromium): ${error.message}`));
-process.on("exit", () => {
-  if (browser.pid) {
-    process.kill(-browser.pid, "SIGKILL");
-  }
-  rmSync(profile, { recursive: true, force: true, maxRetries: 20 });
-});
-
-function fail(text) {
-  console.log(text);
-  process.exit(1);
-}
-
-let last = 0;
-const waiting = new Map();
-const listeners = new Set();
-let rest = "";
-browser.stdio[4].setEncoding("utf8");
-browser.stdio[4].on("data", (chunk) => {
-  const messages = (rest + chunk).split("\0");
-  rest = messages.pop();
-  for (const message of messages.map((text) => JSON.parse(text))) {
-    const answer = waiting.get(message.id);
-    waiting.delete(message.id);
-    if (!answer) listeners.forEach((listener) => listener(message));
-    else if (message.error) answer.reject(new Error(`${answer.method}: ${message.error.message}`));
-    else answer.resolve(message.result);
-  }
-});
-
-const send = (method, params = {}, sessionId = undefined) =>
-  new Promise((resolve, reject) => {
-    const id = ++last;
-    waiting.set(id, { method, resolve, reject });
-    browser.stdio[3].write(`${JSON.stringify({ id, method, params, sessionId })}\0`);
-  });
-
-// A tab, what it says and whom it asks.
-async function open() {
-  const { targetId } = await send("Target.createTarget", { url: "about:blank" });
-  const { sessionId } = await send("Target.attachToTarget", { targetId, flatten: true });
-  const tab = { call: (method, params) => send(method, params, sessionId), said: [], asked: [] };
-  listeners.add(({ method, params, sessionId: from }) => {
-    if (from !== sessionId) return;
-    if (method === "Runtime.consoleAPICalled") tab.said.push(params.args.map((arg) => arg.value).join(" "));
-    if (method === "Runtime.exceptionThrown") tab.said.push(params.exceptionDetails.text);
-    if (method === "Log.entryAdded") tab.said.push(params.entry.text);
-    if (method === "Network.requestWillBeSent") tab.asked.push(params.request.url);
-  });
-  for (const domain of ["Page", "Runtime", "Log", "Network"]) await tab.call(`${domain}.enable`);
-  tab.ask = async (expression) => {
-    const { result } = await tab.call("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
-    return result.value;
-  };
-  tab.until = async (expression, most) => {
-    const began = Date.now();
-    while (Date.now() - began < most) {
-      if (await tab.ask(expression).catch(() => false)) return true;
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-    return false;
-  };
-  tab.go = async (path) => {
-    await tab.call("Page.navigate", { url: new URL(path, base).href });
-    return tab.until(`location.pathname !== "blank" && document.readyState === "complete"`, PATIENCE);
-  };
-  return tab;
-}
+// An address of the dashboard.
+const at = (path) => new URL(path, base).href;
 
 async function look(tab, path, view) {
-  const at = `${path} ${view.name}`;
-  await tab.go("/healthz");
-  await tab.go(path);
+  const where = `${path} ${view.name}`;
+  await tab.go(at("/healthz"));
+  await tab.go(at(path));
   const live = `document.getElementById("age")?.textContent.includes("live")`;
-  if (!(await tab.until(live, LIVE_WITHIN))) problems.push(`${at}: not live within ${LIVE_WITHIN} ms`);
+  if (!(await tab.until(live, LIVE_WITHIN))) problems.push(`${where}: not live within ${LIVE_WITHIN} ms`);
   const wide = await tab.ask("document.documentElement.scrollWidth - window.innerWidth");
-  if (wide > 0) problems.push(`${at}: ${wide} px wider than the window`);
+  if (wide > 0) problems.push(`${where}: ${wide} px wider than the window`);
   const landmarks = await tab.ask(`document.querySelectorAll("main, h1").length`);
-  if (landmarks !== 2) problems.push(`${at}: ${landmarks} of one main and one h1`);
+  if (landmarks !== 2) problems.push(`${where}: ${landmarks} of one main and one h1`);
   if (axe) {
     await tab.ask(`${readFileSync(axe, "utf8")}; true`);
     const found = await tab.ask(`axe.run().then((all) => all.violations.map((one) => one.id + ": " + one.nodes[0].html))`);
-    for (const violation of found ?? ["axe did not run"]) problems.push(`${at}: ${violation}`);
+    for (const violation of found ?? ["axe did not run"]) problems.push(`${where}: ${violation}`);
   }
-  const { data } = await tab.call("Page.captureScreenshot", { captureBeyondViewport: true });
   const name = path.replace("?name=globex", "").replace(/[0-9a-f]{8}-[0-9a-f-]+/, "one").replace(/\W+/g, "-").replace(/^-|-$/g, "");
-  writeFileSync(join(directory, `${name || "overview"}-${view.name}.png`), Buffer.from(data, "base64"));
+  await tab.picture(join(directory, `${name || "overview"}-${view.name}.png`));
 }
 
 // Keys lead where the help says they do.
@@ -131,7 +56,7 @@ async function keys(tab) {
   const expect = async (what, expression) => {
     if (!(await tab.until(expression, LIVE_WITHIN))) problems.push(`keys: ${what}`);
   };
-  await tab.go("/");
+  await tab.go(at("/"));
   await press("g");
   await press("l");
   await expect("g l leads to the lanes", `location.pathname === "/lanes" && document.readyState === "complete"`);
@@ -172,7 +97,7 @@ async function weigh(tab) {
 async function main() {
   mkdirSync(directory, { recursive: true });
   const tab = await open();
-  await tab.go("/dead");
+  await tab.go(at("/dead"));
   const job = await tab.ask(`document.querySelector("a[href^='/jobs/']")?.getAttribute("href") ?? "/jobs"`);
   const pages = ["/", "/lanes", "/lanes/bulk", "/jobs", job, "/limits", "/limits?endpoint=crm", "/dead", "/ops", "/workers",
     "/tenant?name=globex", "/audit", "/settings", "/help", "/pause?lane=bulk", "/ops/plan?action=retry"];
@@ -184,12 +109,12 @@ async function main() {
   }
   await keys(tab);
   await weigh(tab);
-  await tab.go("/");
+  await tab.go(at("/"));
   await tab.call("Input.dispatchKeyEvent", { type: "keyDown", key: "Tab", code: "Tab", windowsVirtualKeyCode: 9 });
   const first = await tab.ask("document.activeElement.className");
   if (first !== "skip") problems.push(`the first stop of the keyboard is not the skip link but ${first}`);
   await tab.call("Emulation.setScriptExecutionDisabled", { value: true });
-  await tab.go("/");
+  await tab.go(at("/"));
   const without = await tab.ask(`document.querySelectorAll(".card .value").length`);
   if (without !== 5) problems.push(`without JavaScript there are ${without} cards`);
   const own = new URL(base).origin;
@@ -199,5 +124,4 @@ async function main() {
   process.exit(problems.length ? 1 : 0);
 }
 
-setTimeout(() => fail("the browser did not come to an end in five minutes"), 300000).unref();
 main().catch((error) => fail(String(error)));

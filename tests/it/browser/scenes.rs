@@ -230,7 +230,7 @@ async fn realtime_waits() -> Scene {
 
 /// The only slot of a lane is taken by a call that does not end.
 async fn stuck() -> Scene {
-    let says: &[&str] = &["bulk has moved nothing for 15 min (", " ready): "];
+    let says: &[&str] = &["bulk has called nothing for 15 min (", " could run): "];
     let mut scene = Scene::new(Stage { name: "stuck", says, status: 200, retry_after: None, lanes: ONE_SLOT }).await;
     scene.gate.send_replace(false);
     for minutes in 1..14 {
