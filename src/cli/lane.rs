@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::context::Context;
 use super::error::{CliError, Exit};
@@ -105,7 +105,7 @@ async fn set(mut ctx: Context, args: SetArgs) -> Result<Exit, CliError> {
     if ctx.out.is_json() {
         ctx.out.document(&json!({
             "lane": lane, "result": "set", "configured": configured, "now": concurrency, "until": view::time(until_at),
-            "before": before.as_ref().map(said_document),
+            "before": before.as_ref().map(view::said),
         }))?;
     } else {
         let ends = until_at.map(|at| format!(", ends {} ({at})", until(at, now))).unwrap_or_default();
@@ -132,7 +132,7 @@ async fn reset(mut ctx: Context, lane: &LaneName, by: ByArgs) -> Result<Exit, Cl
     if ctx.out.is_json() {
         ctx.out.document(&json!({
             "lane": lane, "result": "reset", "configured": configured, "now": configured, "until": null,
-            "before": said_document(&before),
+            "before": view::said(&before),
         }))?;
     } else {
         let usual = configured.map(|calls| format!(" ({calls})")).unwrap_or_default();
@@ -167,7 +167,7 @@ async fn list(mut ctx: Context) -> Result<Exit, CliError> {
                 "name": lane.name, "configured": lane.configured.is_some(),
                 "state": if lane.pause.is_some() { "paused" } else { "running" },
                 "pause": lane.pause.as_ref().map(view::pause),
-                "concurrency": concurrency_document(lane.configured, lane.said.as_ref()),
+                "concurrency": view::concurrency(lane.configured, lane.said.as_ref()),
             })
         };
         ctx.out.document(&lanes.iter().map(document).collect())?;
@@ -232,18 +232,4 @@ fn said_text(said: &Concurrency, now: Timestamp) -> String {
     let end = said.until.map_or_else(|| "until it is reset".to_owned(), |at| format!("ends {}", until(at, now)));
     let note = if said.note.is_empty() { String::new() } else { format!(": {}", said.note) };
     format!("by {}, {end}{note}", said.author)
-}
-
-fn said_document(said: &Concurrency) -> Value {
-    json!({
-        "calls": said.calls, "until": view::time(said.until), "author": said.author, "note": said.note,
-        "set_at": view::time(Some(said.set_at)),
-    })
-}
-
-/// Calls at a time in each worker, for programs: as configured, as they are now, and who has said so.
-pub fn concurrency_document(configured: Option<u32>, said: Option<&Concurrency>) -> Value {
-    json!({
-        "configured": configured, "now": said.map(|said| said.calls).or(configured), "set": said.map(said_document),
-    })
 }

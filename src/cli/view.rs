@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-pub use crate::observe::documents::{account, attempt, hold, job, letter, line, operation, pause, status, time};
+pub use crate::observe::documents::{
+    account, attempt, concurrency, hold, job, letter, line, operation, pause, said, status, time,
+};
 
 /// Bytes for JSON: text where they are text, hexadecimal otherwise.
 pub fn body(bytes: &[u8]) -> Value {

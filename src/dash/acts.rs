@@ -9,12 +9,13 @@ use uuid::Uuid;
 use super::access::User;
 use super::edit::Editable;
 use super::{Dash, Unreadable};
-use crate::clock;
+use crate::clock::{self, Timestamp};
 use crate::governor::operator::{self, OperatorError, Wish, jobs};
+use crate::governor::{hurry, lanes};
 use crate::job::budget::Account;
 use crate::job::control::{Source, Speaker, Target};
 use crate::job::{EndpointName, JobId, LaneName};
-use crate::store::{CancelAnswer, State};
+use crate::store::{CancelAnswer, Hastened, State, Store};
 
 /// Longest time of one act; a publish takes most of it.
 const ACT_MAX: Duration = Duration::from_secs(15);
@@ -34,7 +35,11 @@ pub(super) enum Act {
     Slow(Account, u32, Option<Duration>),
     /// Take back what was set, and forget what was learnt.
     Reset(Account),
-    /// Put a dead letter back to work.
+    /// Let a lane make so many calls at a time in each worker, for a while or until it is reset.
+    SetConcurrency(LaneName, u32, Option<Duration>),
+    /// As many as are configured again.
+    ResetConcurrency(LaneName),
+    /// Put a dead letter back to work, or make a job due at once that waits for a time of its own.
     Retry(Uuid),
     /// End a job.
     Cancel(Uuid),
@@ -52,7 +57,11 @@ pub(super) enum Done {
     LimitsSet,
     LimitsReset,
     NothingToReset,
+    ConcurrencySet,
+    ConcurrencyReset,
     Retried,
+    /// It was to wait longer.
+    Hurried,
     Cancelled,
     /// It is being called, and will not be called again.
     CancelAsked,
@@ -69,7 +78,10 @@ impl Done {
             Self::LimitsSet => "limits_set",
             Self::LimitsReset => "limits_reset",
             Self::NothingToReset => "nothing_to_reset",
+            Self::ConcurrencySet => "concurrency_set",
+            Self::ConcurrencyReset => "concurrency_reset",
             Self::Retried => "retried",
+            Self::Hurried => "due_now",
             Self::Cancelled => "cancelled",
             Self::CancelAsked => "cancel_asked",
             Self::Discarded => "discarded",
@@ -88,6 +100,9 @@ impl Done {
                 "What was set is taken back, and what was learnt is forgotten. Workers follow within a second."
             }
             "nothing_to_reset" => "Nothing was set or learnt there.",
+            "concurrency_set" => "Workers follow within a second; of fewer calls those in flight finish.",
+            "concurrency_reset" => "As many calls at a time as are configured, within a second.",
+            "due_now" => "It is due now: a worker takes it within a second, as soon as its budgets have room.",
             "retried" => "Put back to work: it is called as soon as its budgets have room.",
             "cancelled" => "Cancelled: it will not be called.",
             "cancel_asked" => "It is being called now, and will not be called again.",
@@ -169,7 +184,7 @@ impl Dash {
     /// Refuses names that there are not: a pause of a lane that is only misspelt would hold nothing.
     fn check(&self, act: &Act) -> Result<(), Refused> {
         match act {
-            Act::Pause(Target::Lane(lane), _) => self.knows_lane(lane),
+            Act::Pause(Target::Lane(lane), _) | Act::SetConcurrency(lane, ..) => self.knows_lane(lane),
             Act::Pause(Target::Endpoint(endpoint) | Target::TenantAt(endpoint, _), _) => self.knows_endpoint(endpoint),
             Act::SetLimits(account, ..) | Act::Slow(account, ..) => {
                 self.knows_endpoint(&account.endpoint)?;
@@ -235,7 +250,20 @@ impl Dash {
                 let something = operator::reset(store, &account, by, now).await.map_err(OperatorError::from)?;
                 if something { Done::LimitsReset } else { Done::NothingToReset }
             }
+            Act::SetConcurrency(lane, calls, lasts) => {
+                lanes::set_concurrency(store, &lane, calls, operator::end_of(lasts, now)?, by, now).await?;
+                Done::ConcurrencySet
+            }
+            Act::ResetConcurrency(lane) => {
+                let ended = lanes::reset_concurrency(store, &lane, by, now).await.map_err(OperatorError::from)?;
+                let gone =
+                    || Refused::unknown(format!("nothing else is set of lane {lane}"), "Nothing has to be done.");
+                ended.map(|_| Done::ConcurrencyReset).ok_or_else(gone)?
+            }
             Act::Retry(job) => {
+                if let Some(hurried) = hurry(store, job, by, now).await? {
+                    return Ok(hurried);
+                }
                 jobs::retry(store, outlet, job, by, now).await?;
                 Done::Retried
             }
@@ -258,6 +286,24 @@ impl Dash {
                 Done::Edited(jobs::edit(store, outlet, job, body, by, now).await?)
             }
         })
+    }
+}
+
+/// Makes a job due at once that waits; `None` = it does not: what is retried is its letter.
+async fn hurry(store: &dyn Store, job: Uuid, by: &Speaker, now: Timestamp) -> Result<Option<Done>, Refused> {
+    let row = store.job(job).await.map_err(OperatorError::from)?.filter(|row| row.state == State::Waiting);
+    let Some(row) = row else { return Ok(None) };
+    let stays = |why: &str, help: &str| Err(Refused::new(StatusCode::CONFLICT, why, help));
+    match hurry::one(store, &row, by, now).await.map_err(OperatorError::from)? {
+        Hastened::Hurried | Hastened::Due => Ok(Some(Done::Hurried)),
+        Hastened::InTurn => stays(
+            "it waits for its turn, which no haste changes",
+            "Its page says what it waits for: raise the limit, or resume what is paused.",
+        ),
+        Hastened::KeyBusy => stays("another job of its id has not ended yet", "It goes on by itself then."),
+        Hastened::Running => stays("it is being called now", "Nothing has to be done."),
+        Hastened::Ended(state) => Err(ended(state)),
+        Hastened::NotFound => Ok(None),
     }
 }
 

@@ -214,6 +214,33 @@ pub(super) async fn reset(
     limits(&dash, &user, &fields, Limits::Reset).await
 }
 
+/// `POST /lanes/{lane}/concurrency`
+pub(super) async fn set_concurrency(
+    Extract(dash): Extract<Shared>,
+    Extension(user): Extension<User>,
+    Path(lane): Path<String>,
+    fields: Fields,
+) -> Response {
+    let calls = fields.get("calls").parse().map_err(|_| Refused::wrong("calls is a whole number"));
+    let wanted = lane_of(&lane).and_then(|lane| Ok(Act::SetConcurrency(lane, calls?, fields.lasts()?)));
+    act(&dash, &user, &fields, wanted, format!("/lanes/{lane}?")).await
+}
+
+/// `POST /lanes/{lane}/concurrency/reset`
+pub(super) async fn reset_concurrency(
+    Extract(dash): Extract<Shared>,
+    Extension(user): Extension<User>,
+    Path(lane): Path<String>,
+    fields: Fields,
+) -> Response {
+    act(&dash, &user, &fields, lane_of(&lane).map(Act::ResetConcurrency), format!("/lanes/{lane}?")).await
+}
+
+/// The lane of a path.
+pub(super) fn lane_of(text: &str) -> Result<LaneName, Refused> {
+    LaneName::new(text).map_err(|error| Refused::unknown(error.to_string(), "The list shows the lanes that there are."))
+}
+
 /// `POST /jobs/{job}/retry`
 pub(super) async fn retry(
     Extract(dash): Extract<Shared>,

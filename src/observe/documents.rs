@@ -6,7 +6,7 @@ use super::{Lane, Picture};
 use crate::clock::Timestamp;
 use crate::governor::view::{AccountState, Held, Hold, LimitState};
 use crate::job::LaneName;
-use crate::job::control::{Pause, Paused};
+use crate::job::control::{Concurrency, Pause, Paused};
 use crate::job::operation::Operation;
 use crate::store::{AttemptRecord, AuditRow, IN_TURN, JobRow, Letter, LetterGroup, State, WorkerRow};
 
@@ -136,6 +136,7 @@ pub fn status(picture: &Picture) -> Value {
             "waiting_by_reason": waiting, "queued": lane.jobs(State::Queued), "dead": lane.dead,
             "oldest_published_at": time(lane.oldest()), "workers": lane.workers,
             "pause": picture.pause_of(name).map(pause),
+            "concurrency": concurrency(lane.concurrency, lane.said.as_ref()),
         })
     };
     let worker = |(worker, alive): &(WorkerRow, bool)| {
@@ -171,5 +172,20 @@ pub fn operation(operation: &Operation) -> Value {
         "problem": operation.problem, "interval_ms": begun.interval.as_secs_f64() * 1e3, "actor": begun.actor,
         "source": begun.source.as_str(), "note": begun.note, "started_at": time(Some(begun.started_at)),
         "next_at": time(Some(operation.next_at)), "ended_at": time(operation.ended_at),
+    })
+}
+
+/// How many calls a lane makes at a time, as an operator has said.
+pub fn said(said: &Concurrency) -> Value {
+    json!({
+        "calls": said.calls, "until": time(said.until), "author": said.author, "note": said.note,
+        "set_at": time(Some(said.set_at)),
+    })
+}
+
+/// Calls at a time in each worker, for programs: as configured, as they are now, and who has said so.
+pub fn concurrency(configured: Option<u32>, said: Option<&Concurrency>) -> Value {
+    json!({
+        "configured": configured, "now": said.map(|said| said.calls).or(configured), "set": said.map(self::said),
     })
 }

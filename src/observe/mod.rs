@@ -22,7 +22,7 @@ use crate::job::{LaneName, wire};
 use crate::policy::pacing::Budgets;
 use crate::store::{State, StateCount, Store, StoreResult, WorkerRow};
 
-pub use crate::policy::health::{Incident, Kind, Severity};
+pub use crate::policy::health::{Incident, Kind, Severity, Step};
 pub use reading::{Past, Recent, incidents, past};
 pub use trail::Trails;
 

@@ -10,9 +10,10 @@ pub mod metrics;
 pub mod otlp;
 mod rollup;
 mod series;
+mod settled;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use self::metrics::Kind;
 use self::rollup::Rollup;
 pub use self::series::{ENDPOINT_LABELS_MAX, LANE_LABELS_MAX, OTHER, PUBLISH_SOURCES, TENANT_LABELS_MAX};
 use self::series::{Finished, LaneSeries, Maker, RouteSeries, Series};
+pub use self::settled::Settled;
+use self::settled::{Tally, Verdict};
 use crate::clock::Timestamp;
 use crate::job::event::{AttemptEvent, AttemptNext, Event, RateSeen, Weakness};
 use crate::job::history;
@@ -67,47 +70,6 @@ pub struct QueueReading {
     pub queued: u64,
     /// Publish time of the oldest of them, where known.
     pub oldest_published_at: Option<Timestamp>,
-}
-
-#[derive(Default)]
-struct Tally([AtomicU64; 7]);
-
-/// How many deliveries were settled, by verdict: every delivery ends in exactly one of these.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Settled {
-    /// Succeeded.
-    pub done: u64,
-    /// Became dead letters, before or after a call.
-    pub dead: u64,
-    /// Will be called again.
-    pub retry: u64,
-    /// Parked before a call.
-    pub wait: u64,
-    /// Dropped as duplicates.
-    pub duplicate: u64,
-    /// Dropped because their job's row says everything.
-    pub stale: u64,
-    /// Ended by an operator.
-    pub cancelled: u64,
-}
-
-impl Settled {
-    /// All of them.
-    pub fn total(&self) -> u64 {
-        self.done + self.dead + self.retry + self.wait + self.duplicate + self.stale + self.cancelled
-    }
-}
-
-/// Index into [`Tally`].
-#[derive(Clone, Copy)]
-enum Verdict {
-    Done,
-    Dead,
-    Retry,
-    Wait,
-    Duplicate,
-    Stale,
-    Cancelled,
 }
 
 impl fmt::Debug for Telemetry {

@@ -86,6 +86,57 @@ async function keys(tab) {
   if (typed !== "go") problems.push(`keys: what is typed into a box is ${typed}`);
 }
 
+// Whoever has no JavaScript can do everything: each act is pressed, and the page says that it is done.
+async function acts(tab, job) {
+  const press = async (what, text) => {
+    const found = `[...document.querySelectorAll("main button, main a")].find((one) => one.textContent.trim().startsWith(${JSON.stringify(text)}))`;
+    if (!(await tab.until(`document.readyState === "complete" && ${found}`, LIVE_WITHIN))) {
+      problems.push(`${what}: nothing says ${text}: ${await tab.ask("document.querySelector('main').innerText.slice(0, 500)")}`);
+      return false;
+    }
+    await tab.ask(`document.documentElement.dataset.before = "1"; ${found}.click(); true`);
+    // the next page is another document
+    if (await tab.until(`!document.documentElement.dataset.before && document.readyState === "complete"`, LIVE_WITHIN)) return true;
+    problems.push(`${what}: ${text} leads nowhere`);
+    return false;
+  };
+  const fill = (name, value) => tab.ask(`document.querySelector("main form.ask [name=${name}]").value = ${JSON.stringify(value)}; true`);
+  const says = async (what, text) => {
+    if (!(await tab.until(`document.querySelector("main").innerText.includes(${JSON.stringify(text)})`, LIVE_WITHIN))) {
+      problems.push(`${what}: ${await tab.ask("document.querySelector('main').innerText.slice(0, 500)")}`);
+    }
+  };
+  await tab.go(at("/lanes/bulk"));
+  if ((await press("pause", "Pause")) && (await press("pause", "Pause lane bulk"))) await says("pause", "Paused. Workers follow");
+  if (await press("resume", "Resume")) await says("resume", "Resumed. Workers follow");
+  if (await press("calls at a time", "Change")) {
+    await fill("calls", "3");
+    if (await press("calls at a time", "Set it for lane bulk")) await says("calls at a time", "3 in each worker");
+    if (await press("calls at a time", "Reset")) await says("calls at a time", "As many calls at a time as are configured");
+  }
+  await tab.go(at("/limits/set?endpoint=crm&tenant=globex"));
+  await fill("limits", "500/1m");
+  if (await press("limits", "Set the limits of")) await says("limits", "The limits are set");
+  await tab.go(at("/limits/reset?endpoint=crm&tenant=globex"));
+  if (await press("limits", "Reset the limits of")) await says("limits", "What was set is taken back");
+  if (job.startsWith("/jobs/")) {
+    await tab.go(at(job));
+    if ((await press("discard", "Discard")) && (await press("discard", "Discard this dead letter"))) await says("discard", "the letter is deleted");
+  }
+  await tab.go(at("/ops/plan?action=retry"));
+  if (await press("operation", "Retry")) {
+    await says("operation", "Workers carry it out");
+    const page = await tab.ask("location.pathname");
+    for (let nth = 0; nth < 20 && !(await tab.ask("document.querySelector('main').innerText")).includes("✓ done"); nth += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      await tab.go(at(page));
+    }
+    await says("operation", "✓ done");
+  }
+  await tab.go(at("/audit"));
+  for (const action of ["pause", "resume", "set concurrency", "set limits", "retry"]) await says("audit", action);
+}
+
 // Everything that makes pages look and move is small.
 async function weigh(tab) {
   const texts = await tab.ask(`Promise.all([...document.querySelectorAll("link[rel=stylesheet], script[src]")]
@@ -117,6 +168,7 @@ async function main() {
   await tab.go(at("/"));
   const without = await tab.ask(`document.querySelectorAll(".card .value").length`);
   if (without !== 5) problems.push(`without JavaScript there are ${without} cards`);
+  await acts(tab, job);
   const own = new URL(base).origin;
   for (const url of tab.asked.filter((url) => !url.startsWith(own))) problems.push(`asked elsewhere: ${url}`);
   for (const text of tab.said) problems.push(`on the console: ${text}`);

@@ -11,6 +11,7 @@ use super::{Answer, Asked, Document};
 use crate::dash::Shared;
 use crate::dash::access::User;
 use crate::dash::acts::{Act, Refused, handle, made, speaker};
+use crate::dash::forms::lane_of;
 use crate::governor::operator::Wish;
 use crate::job::budget::Account;
 use crate::job::control::{Source, Target};
@@ -136,6 +137,36 @@ pub(in crate::dash) async fn resume(
         return Err(Refused::wrong("what is resumed is so for good: leave out for").into());
     }
     act(&dash, &user, Act::Resume(asked.target()?), &asked.note).await
+}
+
+/// How many calls at a time.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::dash) struct Concurrency {
+    calls: u32,
+    r#for: Option<Time>,
+    #[serde(default)]
+    note: String,
+}
+
+/// `POST /api/v1/lanes/{lane}/concurrency`
+pub(in crate::dash) async fn set_concurrency(
+    Extract(dash): Extract<Shared>,
+    Extension(user): Extension<User>,
+    Path(lane): Path<String>,
+    Asked(Concurrency { calls, r#for, note }): Asked<Concurrency>,
+) -> Answer {
+    act(&dash, &user, Act::SetConcurrency(lane_of(&lane)?, calls, r#for.map(|time| time.0)), &note).await
+}
+
+/// `POST /api/v1/lanes/{lane}/concurrency/reset`
+pub(in crate::dash) async fn reset_concurrency(
+    Extract(dash): Extract<Shared>,
+    Extension(user): Extension<User>,
+    Path(lane): Path<String>,
+    Asked(why): Asked<Why>,
+) -> Answer {
+    act(&dash, &user, Act::ResetConcurrency(lane_of(&lane)?), &why.note).await
 }
 
 /// `POST /api/v1/limits`

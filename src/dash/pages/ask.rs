@@ -12,10 +12,10 @@ use crate::dash::Shared;
 use crate::dash::access::User;
 use crate::dash::acts::{Refused, handle};
 use crate::dash::edit::Editable;
-use crate::dash::forms::{Fields, page_of};
+use crate::dash::forms::{Fields, lane_of, page_of};
 use crate::dash::place::link;
 use crate::governor::operator::{OperatorError, jobs};
-use crate::job::control::{NOTE_CHARS_MAX, Target};
+use crate::job::control::{CONCURRENCY_MAX, NOTE_CHARS_MAX, Target};
 use crate::observe::words::limits_text;
 
 /// What a pause is offered for: the value, and how it reads.
@@ -77,6 +77,34 @@ pub(in crate::dash) async fn pause(
         }
     };
     page(&dash, &user, &format!("Pause {target}?"), "", &body).await
+}
+
+/// `GET /lanes/{lane}/concurrency`
+pub(in crate::dash) async fn concurrency(
+    Extract(dash): Extract<Shared>,
+    Extension(user): Extension<User>,
+    Path(lane): Path<String>,
+) -> Response {
+    let known = lane_of(&lane).and_then(|lane| dash.knows_lane(&lane).map(|()| lane));
+    let lane = match known {
+        Ok(lane) => lane,
+        Err(unknown) => return refused(&unknown),
+    };
+    let configured = dash.source.scope().concurrency.get(&lane).copied();
+    let body = html! {
+        p {
+            "How many calls it makes at a time in each worker"
+            @if let Some(calls) = configured { "; configured are " (calls) }
+            ". Of fewer calls those in flight finish; none is cut off."
+        }
+        form.ask method="post" action=(link(format!("/lanes/{lane}/concurrency"))) {
+            label { span { "Calls at a time" } input name="calls" type="number" min="1" max=(CONCURRENCY_MAX) value=[configured] required; }
+            (how_long()) (note())
+            button { "Set it for lane " (lane) }
+            a href=(link(format!("/lanes/{lane}"))) { "Do nothing" }
+        }
+    };
+    page(&dash, &user, &format!("Calls of lane {lane} at a time"), "/lanes", &body).await
 }
 
 /// `GET /limits/set`
@@ -234,7 +262,7 @@ pub(super) fn of_job(handle: Uuid, is_letter: bool, is_alive: bool, is_waiting: 
     let at = |verb: &str| format!("/jobs/{handle}/{verb}");
     html! {
         p.acts {
-            @if is_letter && user.role >= Operator { (buttons::button(&at("retry"), "Retry now", "", &[])) " " }
+            @if (is_letter || is_waiting) && user.role >= Operator { (buttons::button(&at("retry"), "Retry now", "", &[])) " " }
             @if (is_letter || is_waiting) && user.role >= Admin { (buttons::link(&at("edit"), "Retry with another body", "")) " " }
             @if is_alive && user.role >= Operator { (buttons::link(&at("cancel"), "Cancel", "")) " " }
             @if is_letter && user.role >= Admin { (buttons::link(&at("discard"), "Discard", "")) }

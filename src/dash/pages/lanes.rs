@@ -12,6 +12,7 @@ use super::charts::Unit;
 use super::overview;
 use super::parts::{empty, next, number, query, since, table, tenant};
 use super::{Frame, buttons, charts, done, error, live, trends, unseen};
+use crate::clock::Timestamp;
 use crate::dash::Shared;
 use crate::dash::access::{Role, User};
 use crate::dash::forms::Flash;
@@ -83,6 +84,7 @@ pub(in crate::dash) fn one(seen: &Snapshot, name: &LaneName, role: Role) -> Mark
     html! {
         p { (overview::lane_state(lane, picture)) " " (buttons::pausing(picture, &Target::Lane(name.clone()), role)) }
         dl.facts {
+            dt { "Calls at a time" } dd { (concurrency(lane, name, picture.now, role)) }
             dt { "Ready in its queue" } dd { (number(picture.broker.is_ok().then_some(lane.ready))) }
             dt { "Released, on their way" } dd { (number(picture.broker.is_ok().then_some(lane.due))) }
             dt { "In workers' hands" } dd { @match lane.unacked { Some(held) => (number(Some(held))), None => "not told by this broker" } }
@@ -111,6 +113,25 @@ pub(in crate::dash) fn one(seen: &Snapshot, name: &LaneName, role: Role) -> Mark
     }
 }
 
+/// How many calls it makes at a time in each worker, and who has said so.
+fn concurrency(lane: &Lane, name: &LaneName, now: Timestamp, role: Role) -> Markup {
+    let at = format!("/lanes/{name}/concurrency");
+    html! {
+        @match lane.concurrency_now() { Some(calls) => (calls), None => "?" } " in each worker"
+        @if let Some(said) = &lane.said {
+            span.quiet {
+                @if let Some(configured) = lane.concurrency { ", configured " (configured) }
+                @match said.until { Some(until) => { ", ends " (next(Some(until), now)) }, None => ", until it is reset" }
+                ", by " (said.author) @if !said.note.is_empty() { ": " (said.note) }
+            }
+        }
+        @if role >= Role::Admin {
+            " " (buttons::link(&at, "Change", ""))
+            @if lane.said.is_some() { " " (buttons::button(&format!("{at}/reset"), "Reset", "", &[])) }
+        }
+    }
+}
+
 /// Tenants whose jobs wait for a turn, most jobs first.
 fn backlog(picture: &Picture, name: &LaneName) -> Option<Markup> {
     let mut jobs: BTreeMap<&Tenant, u64> = BTreeMap::new();
@@ -132,7 +153,7 @@ fn backlog(picture: &Picture, name: &LaneName) -> Option<Markup> {
     (!rows.is_empty()).then(|| table("Tenants by jobs that wait for a turn", &["Tenant", ">Jobs", "Share"], &rows))
 }
 
-fn reasons(lane: &Lane, now: crate::clock::Timestamp, name: &LaneName) -> Markup {
+fn reasons(lane: &Lane, now: Timestamp, name: &LaneName) -> Markup {
     let row = |found: &StateCount| {
         let jobs = query(&[("lane", name.as_str()), ("state", found.state.as_str()), ("reason", &found.reason)]);
         html! {

@@ -262,7 +262,9 @@ async fn duration_rising() -> Scene {
     let says: &[&str] = &["bulk takes ", "x as long as three days ago (mean 1 ms -> "];
     let mut scene = Scene::new(Stage { name: "duration", says, status: 200, retry_after: None, lanes: PLAIN }).await;
     let usual = Count { count: 100, total: 100_000 };
-    scene.remember(80 * HOUR, Measure::Duration, ("bulk", ""), usual).await;
+    for ago in [80 * HOUR, 30 * HOUR] {
+        scene.remember(ago, Measure::Duration, ("bulk", ""), usual).await;
+    }
     scene.publish("bulk", 30).await;
     scene.start(&["worker"]);
     scene.calls(30).await;

@@ -314,3 +314,40 @@ async fn the_log_is_listed_filtered_and_paged() {
     assert!(filtered.contains("tenant t1<") && !filtered.contains("tenant t11<"), "{filtered}");
     assert!(bench.page("/audit?actor=grace", VICTOR).await.contains("Nobody has changed anything like that"));
 }
+
+#[tokio::test]
+async fn a_job_that_waits_is_due_at_once_unless_it_waits_for_its_turn() {
+    let bench = bench(tokens(), false).await;
+    let path = |number| format!("/jobs/{}/retry", job(number));
+    assert!(bench.page(&format!("/jobs/{}", job(1)), ALICE).await.contains("Retry now"));
+    assert_eq!(bench.done(&path(1), ALICE, "").await, format!("/jobs/{}?done=due_now", job(1)));
+    let row = bench.source.store.job(Uuid::from_u128(1)).await.expect("read").expect("a row");
+    assert!(row.state == State::Waiting && row.resume_at <= Some(bench.source.clock.now()), "{row:?}");
+    assert_eq!(told(&bench.log().await[0])[..3], ["alice", "page", "retry_now"]);
+    let stays = bench.send(&path(2), ALICE, "").await;
+    assert_eq!(stays.status(), StatusCode::CONFLICT, "no haste passes a budget");
+    assert_eq!(bench.log().await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_lane_makes_more_calls_at_a_time_or_as_many_as_configured() {
+    let bench = bench(tokens(), false).await;
+    let asks = bench.page("/lanes/bulk/concurrency", ADA).await;
+    html::check("/lanes/bulk/concurrency", &asks);
+    assert!(asks.contains("configured are 8"), "{asks}");
+    let to = bench.done("/lanes/bulk/concurrency", ADA, "calls=16&for=1h&note=catching+up").await;
+    assert_eq!(to, "/lanes/bulk?done=concurrency_set");
+    let shown = bench.page(&to, ADA).await;
+    html::check(&to, &shown);
+    for part in ["16 in each worker", "configured 8", "by ada: catching up", "Reset"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(!bench.page("/lanes/bulk", ALICE).await.contains("/lanes/bulk/concurrency"), "that takes an admin");
+    let wrong = bench.send("/lanes/bulk/concurrency", ADA, "calls=0").await;
+    assert_eq!(wrong.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(bench.send("/lanes/nothing/concurrency", ADA, "calls=1").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(bench.done("/lanes/bulk/concurrency/reset", ADA, "").await, "/lanes/bulk?done=concurrency_reset");
+    assert_eq!(bench.send("/lanes/bulk/concurrency/reset", ADA, "").await.status(), StatusCode::NOT_FOUND);
+    let actions: Vec<String> = bench.log().await.into_iter().map(|line| line.action).collect();
+    assert_eq!(actions, ["reset_concurrency", "set_concurrency"]);
+}

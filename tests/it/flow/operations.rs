@@ -143,11 +143,9 @@ async fn calls_of_many_replays_keep_to_their_budget(backend: Backend) {
     rig.until_in_steps(STEP, "the operation's end", async || look(&rig, id).await.phase == Phase::Done).await;
     rig.until_count(STEP, 80).await;
     let times: Vec<_> = rig.api.calls().iter().skip(40).map(|call| call.at).collect();
-    for (nth, from) in times.iter().enumerate() {
-        let within = times[nth..].iter().filter(|at| at.since(*from) < Duration::from_secs(1)).count();
-        // one more for the step of the test's clock
-        assert!(within <= 11, "{within} calls in a second: {times:?}");
-    }
+    // 40 at 10 a second; a call may arrive later than its moment, so that stretches between calls tell less
+    let took = times[39].since(times[0]);
+    assert!(took >= Duration::from_secs(3), "{took:?}: {times:?}");
     called_once(&rig, 40, 40);
     worker.stop().await;
 }

@@ -8,8 +8,7 @@ use crate::clock::Timestamp;
 use crate::governor::view::LimitState;
 use crate::job::control::{Pause, Paused, Target};
 use crate::job::{EndpointName, LaneName, Tenant};
-use crate::observe::Kind;
-use crate::policy::health::Step;
+use crate::observe::{Kind, Step};
 use crate::store::{StateCount, WorkerId, WorkerRow};
 
 const NOW: Timestamp = Timestamp::from_secs(1_000_000);
