@@ -80,8 +80,9 @@ async function open() {
     await tab.call("Page.navigate", { url });
     return tab.until(`location.pathname !== "blank" && document.readyState === "complete"`, PATIENCE);
   };
-  tab.picture = async (file) => {
-    const { data } = await tab.call("Page.captureScreenshot", { captureBeyondViewport: true });
+  // Of the whole page, or of what a window shows.
+  tab.picture = async (file, whole = true) => {
+    const { data } = await tab.call("Page.captureScreenshot", { captureBeyondViewport: whole });
     writeFileSync(file, Buffer.from(data, "base64"));
   };
   return tab;

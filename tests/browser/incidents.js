@@ -2,7 +2,7 @@
 //
 //   node tests/browser/incidents.js DIRECTORY < SCENES
 //
-// SCENES: JSON, [{name, url, says: [part, ..]}, ..]. A picture of each is left in DIRECTORY. Prints what is wrong, one line each,
+// SCENES: JSON, [{name, url, says: [part, ..]}, ..]. Pictures of each, light and dark, are left in DIRECTORY. Prints what is wrong, one line each,
 // and ends with 1 if anything is.
 "use strict";
 
@@ -29,6 +29,8 @@ async function main() {
   mkdirSync(directory, { recursive: true });
   const problems = [];
   const tab = await open();
+  const size = { width: 1200, height: 820, deviceScaleFactor: 1, mobile: false };
+  await tab.call("Emulation.setDeviceMetricsOverride", size);
   for (const { name, url, says } of scenes) {
     const began = Date.now();
     await tab.go(url);
@@ -37,7 +39,10 @@ async function main() {
     if (!shown) problems.push(`${name}: nothing says ${says.join("…")} within ${SHOWN_WITHIN} ms: ${await tab.ask("document.body.innerText")}`);
     else if (took > SHOWN_WITHIN) problems.push(`${name}: it took ${took} ms`);
     else if ((await tab.ask(find(says))).steps === 0) problems.push(`${name}: nothing to press`);
-    await tab.picture(join(directory, `incident-${name}.png`));
+    for (const scheme of ["light", "dark"]) {
+      await tab.call("Emulation.setEmulatedMedia", { features: [{ name: "prefers-color-scheme", value: scheme }] });
+      await tab.picture(join(directory, `incident-${name}-${scheme}.png`), false);
+    }
   }
   for (const text of tab.said) problems.push(`on the console: ${text}`);
   problems.forEach((problem) => console.log(problem));

@@ -226,7 +226,10 @@ async fn fill(store: &SqliteStore, now: Timestamp) {
             let count = if matches!(measure, Measure::Exhausted | Measure::Died) { 1 } else { 7 };
             (series(measure, "bulk"), Count { count, total: 9_000_000 })
         });
-        let endpoint = of_crm.map(|measure| (series(measure, "crm"), Count { count: 11, total: 22_000_000 }));
+        let endpoint = of_crm.map(|measure| {
+            let count = if measure == Measure::RateLimited { 1 } else { 11 };
+            (series(measure, "crm"), Count { count, total: 22_000_000 })
+        });
         let hostile = [(series(Measure::Calls, HOSTILE), Count { count: 1, total: 0 })];
         let counts = [&lane[..], &endpoint, &hostile].concat();
         store.add_history(now.minus(Duration::from_mins(minutes)), &counts).await.expect("counted");

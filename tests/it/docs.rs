@@ -33,6 +33,18 @@ fn the_readme_shows_the_examples_as_they_are() {
     }
 }
 
+/// Pictures that pages show by HTML are there too.
+#[test]
+fn pictures_are_there() {
+    let readme = read("README.md");
+    let shown: Vec<&str> = readme.split('"').filter(|word| word.starts_with("docs/dashboard")).collect();
+    assert_eq!(shown, ["docs/dashboard-dark.png", "docs/dashboard-light.png"]);
+    for picture in shown {
+        let bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(picture)).expect(picture);
+        assert!(bytes.starts_with(b"\x89PNG") && bytes.len() > 10_000, "{picture}");
+    }
+}
+
 #[test]
 fn links_lead_somewhere() {
     for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/runbook.md"] {

@@ -44,6 +44,7 @@ async fn answer(path: &str, response: Response<Body>) -> (u16, Value) {
 async fn programs_read_what_the_command_line_writes() {
     let bench = bench(tokens(), false).await;
     let status = bench.told("/api/v1/status").await;
+    assert_eq!(status["problems"], json!([]));
     assert_eq!(
         (&status["schema"], &status["healthy"], &status["store"]["reachable"]),
         (&json!(1), &json!(true), &json!(true))
