@@ -17,7 +17,7 @@ use super::{
     releaser, turns,
 };
 use crate::broker::Broker;
-use crate::clock::{self, SharedClock};
+use crate::clock::{self, SharedClock, Timestamp};
 use crate::dispatch::Dispatch;
 use crate::governor::Governor;
 use crate::job::LaneName;
@@ -62,10 +62,10 @@ pub struct WorkerFailed(String);
 /// # Errors
 /// A task failed. The process should end, so that it is started anew and others take its jobs over.
 pub async fn run(parts: WorkerParts, stop: CancellationToken) -> Result<(), WorkerFailed> {
-    let Some(worker) = register(&parts, &stop).await else { return Ok(()) };
+    let Some((worker, asked_at)) = register(&parts, &stop).await else { return Ok(()) };
     let over = CancellationToken::new();
     let end = LaneEnd { stop: stop.clone(), cut: CancellationToken::new() };
-    let liveness = Arc::new(Liveness::new(worker, parts.clock.now(), parts.settings.lease));
+    let liveness = Arc::new(Liveness::new(worker, asked_at, parts.settings.lease));
     let lanes = contexts(&parts, &liveness);
     let upkeep = Arc::new(Upkeep {
         settings: parts.settings.clone(),
@@ -127,7 +127,8 @@ fn why(ended: Result<(), tokio::task::JoinError>) -> String {
     ended.map_or_else(|error| error.to_string(), |()| "it ended by itself".to_owned())
 }
 
-async fn register(parts: &WorkerParts, stop: &CancellationToken) -> Option<WorkerId> {
+/// The new worker, and the time it is written under, from which others count its lease.
+async fn register(parts: &WorkerParts, stop: &CancellationToken) -> Option<(WorkerId, Timestamp)> {
     let lanes = upkeep::lanes_of(&parts.settings);
     let mut wait = FailureWait::new();
     loop {
@@ -136,7 +137,7 @@ async fn register(parts: &WorkerParts, stop: &CancellationToken) -> Option<Worke
             biased;
             () = stop.cancelled() => return None,
             answer = parts.liveness_store.register(&parts.settings.name, &lanes, now) => match answer {
-                Ok(worker) => return Some(worker),
+                Ok(worker) => return Some((worker, now)),
                 Err(error) => error,
             }
         };
