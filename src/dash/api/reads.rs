@@ -39,7 +39,7 @@ async fn seen(dash: &Shared) -> Result<std::sync::Arc<Snapshot>, Failed> {
 
 /// Texts from outside may carry what nobody should see.
 fn masked(mut document: Value) -> Value {
-    for name in ["detail", "message"] {
+    for name in ["detail", "message", "why"] {
         if let Some(Value::String(text)) = document.get_mut(name) {
             *text = mask::text(text);
         }
@@ -72,7 +72,14 @@ impl Fields for dead::Wish {
 
 /// `GET /api/v1/status`
 pub(in crate::dash) async fn status(Extract(dash): Extract<Shared>, Filter(Nothing {}): Filter<Nothing>) -> Answer {
-    Ok(Document(documents::status(&seen(&dash).await?.picture)))
+    let mut status = documents::status(&seen(&dash).await?.picture);
+    for problem in status["problems"].as_array_mut().into_iter().flatten() {
+        *problem = masked(problem.take());
+    }
+    for held in status["held"].as_array_mut().into_iter().flatten() {
+        *held = masked(held.take());
+    }
+    Ok(Document(status))
 }
 
 /// `GET /api/v1/lanes`
@@ -106,7 +113,7 @@ pub(in crate::dash) async fn job(Extract(dash): Extract<Shared>, Path(job): Path
         }
     };
     document["schema"] = 1.into();
-    document["hold"] = documents::hold(known.hold.as_ref());
+    document["hold"] = masked(documents::hold(known.hold.as_ref()));
     document["attempts"] = known.attempts.iter().map(|record| masked(documents::attempt(record))).collect();
     document["letter"] = letter.into();
     document["audit"] = known.lines.iter().map(documents::line).collect();

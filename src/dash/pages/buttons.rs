@@ -7,11 +7,11 @@ use maud::{Markup, html};
 use super::parts::{badge, next, query};
 use crate::clock::Timestamp;
 use crate::dash::access::Role;
-use crate::dash::place;
+use crate::dash::{mask, place};
 use crate::job::control::{Pause, Target};
 use crate::observe::Picture;
 use crate::observe::words::duration;
-use crate::policy::health::{Incident, Step};
+use crate::policy::health::{Incident, Severity, Step};
 
 /// A form of one button, whose fields are hidden.
 pub fn button(action: &str, label: &str, about: &str, fields: &[(&str, &str)]) -> Markup {
@@ -77,14 +77,24 @@ pub fn incidents(found: &[Incident], role: Role) -> Markup {
         } @else {
             ul.incidents {
                 @for one in found {
-                    li {
-                        span.mark aria-hidden="true" { "!" } " "
-                        span.kind { (one.kind.as_str().replace('_', " ")) } " " span { (one.message) }
+                    @let (class, mark) = look(one.severity);
+                    li class=(class) {
+                        span.mark aria-hidden="true" { (mark) } " "
+                        span.kind { (one.kind.as_str().replace('_', " ")) } " " span { (mask::text(&one.message)) }
                         div.steps { @for step in [&one.step].into_iter().chain(&one.also) { (self::step(step, role)) } }
                     }
                 }
             }
         }
+    }
+}
+
+/// How bad it is, by colour and mark.
+pub fn look(severity: Severity) -> (&'static str, &'static str) {
+    match severity {
+        Severity::Critical => ("bad", "!"),
+        Severity::Warning => ("wait", "▲"),
+        Severity::Info => ("busy", "i"),
     }
 }
 

@@ -30,7 +30,7 @@ use super::acts::Refused;
 use super::forms::Flash;
 use super::live::Snapshot;
 use super::place::{self, link};
-use super::{Dash, Unreadable, assets};
+use super::{Dash, Unreadable, assets, mask};
 
 /// Pages of the navigation: name, path, and the key that leads there after `g` (empty = none).
 const NAVIGATION: [(&str, &str, &str); 9] = [
@@ -116,10 +116,10 @@ pub(super) fn health(seen: Option<&Snapshot>) -> Markup {
             @match (seen, found.first()) {
                 (None, _) => p.stale role="status" { span.mark aria-hidden="true" { "?" } " Nothing was seen yet: store and broker do not answer." },
                 (Some(_), None) => p.good role="status" { span.mark aria-hidden="true" { "✓" } " Healthy" },
-                (Some(_), Some(first)) => p.bad role="status" {
-                    span.mark aria-hidden="true" { "!" }
+                (Some(_), Some(first)) => p class=(buttons::look(first.severity).0) role="status" {
+                    span.mark aria-hidden="true" { (buttons::look(first.severity).1) }
                     " " strong { (found.len()) @if found.len() == 1 { " incident" } @else { " incidents" } }
-                    " " span { (first.message) }
+                    " " span { (mask::text(&first.message)) }
                 },
             }
             @if let Some(seen) = seen {

@@ -10,11 +10,11 @@ use maud::{Markup, html};
 use super::parts::{badge, bar, empty, endpoint, lane, next, number, since, table, tenant, took};
 use super::{Frame, buttons, charts, done, live, trends, unseen};
 use crate::clock::Timestamp;
-use crate::dash::Shared;
 use crate::dash::access::{Role, User};
 use crate::dash::forms::Flash;
 use crate::dash::live::Snapshot;
 use crate::dash::place::link;
+use crate::dash::{Shared, mask};
 use crate::governor::view::{AccountState, Held};
 use crate::job::LaneName;
 use crate::job::control::Target;
@@ -148,7 +148,7 @@ pub(super) fn held<'a>(held: impl Iterator<Item = &'a Held>, now: Timestamp) -> 
             td { (tenant(&held.of.tenant)) }
             td.number { (count(held.of.jobs)) }
             td { @match next_hold { Some(found) => (badge("wait", "◷", found.reason.as_str())), None => (badge("busy", "↑", "due")) } }
-            td.why { @if let Some(found) = next_hold { (found.why) } @else { "about to go" } }
+            td.why { @if let Some(found) = next_hold { (mask::text(&found.why)) } @else { "about to go" } }
             td { (next(next_hold.and_then(|found| found.until), now)) }
             td { (next(held.last_at, now)) }
         }
