@@ -12,9 +12,9 @@ use super::context::Context;
 use super::dead::find;
 use super::error::{CliError, Exit};
 use super::out::note;
-use super::pause::speaker;
 use super::text::{Table, count, counted};
 use crate::governor::operator::{OperatorError, jobs};
+use crate::job::control::Speaker;
 use crate::job::operation::Action;
 use crate::job::wire;
 use crate::publish::Publisher;
@@ -63,7 +63,14 @@ struct Plan {
 }
 
 /// Runs it on letters that are given by handle or id.
-pub async fn run(mut ctx: Context, verb: Verb, jobs: &[String], yes: bool, dry_run: bool) -> Result<Exit, CliError> {
+pub async fn run(
+    mut ctx: Context,
+    verb: Verb,
+    jobs: &[String],
+    by: &Speaker,
+    yes: bool,
+    dry_run: bool,
+) -> Result<Exit, CliError> {
     let store = ctx.store().await?;
     let plan = plan(&*store, jobs).await?;
     if plan.letters.is_empty() && !plan.missing.is_empty() {
@@ -75,7 +82,7 @@ pub async fn run(mut ctx: Context, verb: Verb, jobs: &[String], yes: bool, dry_r
         return report(&mut ctx, verb, &plan, &Tally::default(), dry_run);
     }
     confirm(yes, verb.word(), plan.letters.len() as u64, "dead letter")?;
-    let mut actor = Actor { verb, store, publisher: None, tally: Tally::default() };
+    let mut actor = Actor { verb, by: by.clone(), store, publisher: None, tally: Tally::default() };
     actor.tally.gone.clone_from(&plan.missing);
     actor.work(&ctx, &plan.letters).await?;
     report(&mut ctx, verb, &plan, &actor.tally, false)
@@ -116,6 +123,7 @@ fn show(verb: Verb, plan: &Plan) {
 
 struct Actor {
     verb: Verb,
+    by: Speaker,
     store: Arc<dyn Store>,
     /// Opened when the first letter needs it.
     publisher: Option<Publisher>,
@@ -138,11 +146,11 @@ enum Step {
 
 impl Actor {
     async fn work(&mut self, ctx: &Context, letters: &[Letter]) -> Result<(), CliError> {
-        let (store, verb) = (Arc::clone(&self.store), self.verb);
+        let (store, verb, by) = (Arc::clone(&self.store), self.verb, self.by.clone());
         let mut steps = futures_util::stream::iter(letters.iter().map(|letter| letter.instance))
             .map(|handle| {
-                let store = Arc::clone(&store);
-                async move { (handle, one(&*store, verb, handle).await) }
+                let (store, by) = (Arc::clone(&store), &by);
+                async move { (handle, one(&*store, verb, handle, by).await) }
             })
             .buffered(CONCURRENT);
         while let Some((handle, step)) = steps.next().await {
@@ -173,33 +181,33 @@ impl Actor {
         if let Err(error) = publisher.republish(&letter.lane, message).await {
             return Ok(Outcome::Failed(error.to_string()));
         }
-        let (by, now) = (speaker(None), self.store.time().await?);
-        Ok(match jobs::republished(&*self.store, &letter, &by, now).await {
+        let now = self.store.time().await?;
+        Ok(match jobs::republished(&*self.store, &letter, &self.by, now).await {
             Ok(()) => Outcome::Done,
             Err(error) => Outcome::Failed(format!("published again, but the letter could not be deleted: {error}")),
         })
     }
 }
 
-async fn one(store: &dyn Store, verb: Verb, handle: Uuid) -> Step {
+async fn one(store: &dyn Store, verb: Verb, handle: Uuid, by: &Speaker) -> Step {
     let answer = match verb {
-        Verb::Discard => discard(store, handle).await,
-        Verb::Retry => replay(store, handle).await,
+        Verb::Discard => discard(store, handle, by).await,
+        Verb::Retry => replay(store, handle, by).await,
     };
     answer.unwrap_or_else(|error| Step::Ended(Outcome::Failed(error.to_string())))
 }
 
-async fn discard(store: &dyn Store, handle: Uuid) -> Result<Step, OperatorError> {
+async fn discard(store: &dyn Store, handle: Uuid, by: &Speaker) -> Result<Step, OperatorError> {
     let now = store.time().await?;
-    Ok(Step::Ended(match jobs::discard(store, handle, &speaker(None), now).await {
+    Ok(Step::Ended(match jobs::discard(store, handle, by, now).await {
         Err(OperatorError::NotFound(_)) => Outcome::Gone,
         answer => answer.map(|()| Outcome::Done)?,
     }))
 }
 
-async fn replay(store: &dyn Store, handle: Uuid) -> Result<Step, OperatorError> {
+async fn replay(store: &dyn Store, handle: Uuid, by: &Speaker) -> Result<Step, OperatorError> {
     let now = store.time().await?;
-    Ok(match jobs::replay(store, handle, &speaker(None), now).await? {
+    Ok(match jobs::replay(store, handle, by, now).await? {
         Replayed::Waiting(_) => Step::Ended(Outcome::Done),
         Replayed::Raw(letter) => Step::Republish(letter),
         Replayed::NotFound => Step::Ended(Outcome::Gone),

@@ -13,6 +13,7 @@ use super::operation::{self, HowArgs};
 use super::out::note;
 use super::text::{Table, ago, clean, counted, shorten};
 use super::view;
+use crate::job::control::Speaker;
 use crate::job::operation::Selection;
 use crate::job::verdict::DeadReason;
 use crate::job::{EndpointName, LaneName, Tenant};
@@ -122,7 +123,9 @@ pub async fn run(ctx: Context, command: DeadCommand) -> Result<Exit, CliError> {
 async fn act(ctx: Context, verb: Verb, selection: SelectionArgs) -> Result<Exit, CliError> {
     let SelectionArgs { jobs, filter, all, how } = selection;
     if !jobs.is_empty() {
-        return bulk::run(ctx, verb, &jobs, how.is_yes(), how.is_dry()).await;
+        how.only_by("named letters are acted on one by one, at once")?;
+        let (yes, dry_run) = (how.is_yes(), how.is_dry());
+        return bulk::run(ctx, verb, &jobs, &how.speaker(), yes, dry_run).await;
     }
     if filter.is_empty() && !all {
         return Err(CliError::usage(format!("say which dead letters to {}", verb.action().as_str()))
@@ -136,8 +139,14 @@ async fn act(ctx: Context, verb: Verb, selection: SelectionArgs) -> Result<Exit,
 }
 
 /// `lanes jobs retry`, of jobs that are dead.
-pub async fn retry_jobs(ctx: Context, jobs: Vec<String>, yes: bool, dry_run: bool) -> Result<Exit, CliError> {
-    bulk::run(ctx, Verb::Retry, &jobs, yes, dry_run).await
+pub async fn retry_jobs(
+    ctx: Context,
+    jobs: Vec<String>,
+    by: &Speaker,
+    yes: bool,
+    dry_run: bool,
+) -> Result<Exit, CliError> {
+    bulk::run(ctx, Verb::Retry, &jobs, by, yes, dry_run).await
 }
 
 async fn list(mut ctx: Context, filter: &FilterArgs, limit: u64) -> Result<Exit, CliError> {

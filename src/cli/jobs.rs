@@ -10,7 +10,6 @@ use super::context::Context;
 use super::error::{CliError, Exit};
 use super::operation::{self, HowArgs};
 use super::out::note;
-use super::pause::speaker;
 use super::retry::{self, RetryArgs};
 use super::text::{Table, ago, clean, counted, duration, shorten, until};
 use super::view;
@@ -108,7 +107,7 @@ pub async fn run(ctx: Context, command: JobsCommand) -> Result<Exit, CliError> {
         JobsCommand::List(args) => list(ctx, args).await,
         JobsCommand::Show { job } => show(ctx, &job).await,
         JobsCommand::Cancel { jobs, filter, how } if jobs.is_empty() => cancel_waiting(ctx, filter, how).await,
-        JobsCommand::Cancel { jobs, how, .. } => cancel(ctx, &jobs, &how).await,
+        JobsCommand::Cancel { jobs, how, .. } => cancel(ctx, &jobs, how).await,
         JobsCommand::Retry(args) => retry::run(ctx, args).await,
     }
 }
@@ -283,14 +282,15 @@ async fn cancel_waiting(ctx: Context, filter: WaitingArgs, how: HowArgs) -> Resu
     operation::run(ctx, Action::Cancel, selection, how).await
 }
 
-async fn cancel(mut ctx: Context, jobs: &[String], how: &HowArgs) -> Result<Exit, CliError> {
+async fn cancel(mut ctx: Context, jobs: &[String], how: HowArgs) -> Result<Exit, CliError> {
+    how.only_by("named jobs are cancelled one by one, at once")?;
     if how.is_dry() {
         note(format_args!("to cancel: {}", counted(jobs.len() as u64, "job")));
         return Ok(Exit::Ok);
     }
     confirm(how.is_yes(), "cancel", jobs.len() as u64, "job")?;
     let store = ctx.store().await?;
-    let (by, mut answers) = (speaker(None), Vec::new());
+    let (by, mut answers) = (how.speaker(), Vec::new());
     for job in jobs {
         let now = store.time().await?;
         let answer = match handle_of(&*store, job, State::is_alive).await? {

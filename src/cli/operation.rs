@@ -17,9 +17,10 @@ use super::pause::ByArgs;
 use super::signals::Signals;
 use super::text::{count, counted};
 use super::view;
-use crate::clock;
+use crate::clock::{self, Clock as _};
 use crate::engine::operations::{Ending, Executor};
 use crate::governor::operations::{self, Manner, Plan};
+use crate::job::control::Speaker;
 use crate::job::operation::{Action, Operation, Phase, Selection};
 use crate::observe::words::parse_pace;
 use crate::store::Store;
@@ -44,6 +45,19 @@ pub struct HowArgs {
 }
 
 impl HowArgs {
+    /// Who does it, and why.
+    pub fn speaker(self) -> Speaker {
+        self.by.speaker()
+    }
+
+    /// Refuses what only an operation can do.
+    pub fn only_by(&self, why: &str) -> Result<(), CliError> {
+        if self.pace.is_none() && !self.detach {
+            return Ok(());
+        }
+        Err(CliError::usage(format!("--pace and --detach are for a filter: {why}")))
+    }
+
     /// Nobody is asked.
     pub const fn is_yes(&self) -> bool {
         self.yes
@@ -67,7 +81,11 @@ pub async fn run(mut ctx: Context, action: Action, selection: Selection, how: Ho
         return report(&mut ctx, action, &plan, None, how.dry_run);
     }
     confirm(how.yes, action.as_str(), plan.eligible, action.thing())?;
-    let executor = Executor::new(store.clone(), ctx.broker().await?, ctx.telemetry.clone(), ctx.shared_clock());
+    // all times are the store's, whatever this machine's clock says
+    let (ours, theirs) = (ctx.clock.now(), store.time().await?);
+    ctx.clock.follow(ours, theirs);
+    let executor =
+        Executor::new(store.clone(), ctx.broker().await?, ctx.telemetry.clone(), ctx.shared_clock()).patient();
     let (claim, speaker, id) = (executor.claim(), how.by.speaker(), Uuid::new_v4());
     let manner = Manner { id, per_second: how.pace, claim: (!how.detach).then_some(claim) };
     let now = store.time().await?;

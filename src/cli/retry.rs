@@ -118,7 +118,8 @@ async fn named(mut ctx: Context, args: RetryArgs) -> Result<Exit, CliError> {
         }
     }
     if alive.is_empty() {
-        return dead::retry_jobs(ctx, others, args.yes, args.dry_run).await;
+        let by = args.by.speaker();
+        return dead::retry_jobs(ctx, others, &by, args.yes, args.dry_run).await;
     }
     if !others.is_empty() {
         let help = format!("those that do not wait by themselves: lanes jobs retry {}", others.join(" "));

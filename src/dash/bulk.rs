@@ -27,6 +27,10 @@ pub(super) struct Wish {
     pub endpoint: Option<EndpointName>,
     pub tenant: Option<Tenant>,
     pub reason: Option<String>,
+    /// As of when: what came later than the plan is not part of it.
+    pub until: Option<Timestamp>,
+    /// The handle of what is begun: asking twice begins it once.
+    pub id: Option<Uuid>,
 }
 
 impl Wish {
@@ -41,6 +45,8 @@ impl Wish {
             endpoint: named(fields.get("endpoint"), EndpointName::new)?,
             tenant: named(fields.get("tenant"), Tenant::new)?,
             reason,
+            until: number(fields.get("until"))?.map(Timestamp::from_micros),
+            id: Some(fields.get("id")).filter(|id| !id.is_empty()).map(handle).transpose()?,
         };
         wish.check()
     }
@@ -67,7 +73,8 @@ impl Wish {
         all.into_iter().filter(|(_, value)| !value.is_empty()).collect()
     }
 
-    fn selection(&self, until: Timestamp) -> Selection {
+    fn selection(&self, now: Timestamp) -> Selection {
+        let until = self.until.unwrap_or(now).min(now);
         let Self { lane, endpoint, tenant, reason, .. } = self.clone();
         Selection { lane, endpoint, tenant, reason, ..Selection::all(until) }
     }
@@ -123,7 +130,7 @@ impl Dash {
         }
         let store = self.source.store().await.map_err(Unreadable)?;
         let now = store.time().await.map_err(OperatorError::from)?;
-        let manner = Manner { id: Uuid::new_v4(), per_second, claim: None };
+        let manner = Manner { id: wish.id.unwrap_or_else(Uuid::new_v4), per_second, claim: None };
         let new = operations::start(&*store, wish.action, &plan, manner, by, now).await?;
         tracing::info!(actor = %by.author, source = by.source.as_str(), id = %new.id, "an operation begins");
         Ok((plan, new))
@@ -148,6 +155,12 @@ impl Dash {
         let after = store.operation(id).await.map_err(OperatorError::from)?;
         Ok(after.unwrap_or(operation))
     }
+}
+
+/// A number of a form; empty = none.
+fn number(text: &str) -> Result<Option<i64>, Refused> {
+    let given = Some(text).filter(|text| !text.is_empty());
+    given.map(|text| text.parse().map_err(|_| Refused::wrong("until is a number of microseconds"))).transpose()
 }
 
 /// The pace of a form; empty = as fast as it goes.

@@ -56,15 +56,26 @@ impl Editable {
         let is_json =
             |text: &str| serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("this is no JSON: {error}"));
         is_json(&text)?;
-        let mut body = text;
+        let (mut body, mut used) = (text, Vec::new());
         for (nth, secret) in self.secrets.iter().enumerate() {
-            body = body.replace(&format!("\"{MASK}{}\"", nth + 1), secret);
+            let shown = format!("\"{MASK}{}\"", nth + 1);
+            used.push((secret, body.matches(&shown).count()));
+            body = body.replace(&shown, secret);
         }
         let left = self.secrets.iter().fold(body.clone(), |left, secret| left.replace(secret.as_str(), ""));
         if left.contains(MASK) {
             return Err(format!("{MASK} stands for a masked value only where it is a whole one, with its number"));
         }
         is_json(&body)?;
+        // moved below another name it would be shown to everybody
+        let masked = mask::numbered(body.as_bytes()).map(|(_, secrets)| secrets).unwrap_or_default();
+        let is_masked =
+            |(secret, times): &(&String, usize)| masked.iter().filter(|one| one == secret).count() >= *times;
+        if !used.iter().all(is_masked) {
+            return Err(format!(
+                "a masked value ({MASK}1) can stay where it is, or move below a name that tells of a secret"
+            ));
+        }
         Ok(if self.is_dense { dense(&body).into() } else { body.into() })
     }
 }
@@ -100,8 +111,11 @@ mod tests {
         let edited = form.text.replace("1.50", "2").replace('\n', "\r\n");
         let expected = BODY.replace("1.50", "2").replace(": ", ":").replace(", ", ",");
         assert_eq!(form.read(&edited).expect("read"), expected.as_bytes(), "numbers and order as they were");
-        let moved = format!(r#"["{MASK}2", {{"token": "new"}}]"#);
-        assert_eq!(form.read(&moved).expect("read"), &b"[12345678901234567890,{\"token\":\"new\"}]"[..]);
+        let moved = format!(r#"[{{"secret": "{MASK}2"}}, {{"token": "new"}}]"#);
+        assert_eq!(form.read(&moved).expect("read"), &b"[{\"secret\":12345678901234567890},{\"token\":\"new\"}]"[..]);
+        for bared in [format!(r#"["{MASK}2"]"#), format!(r#"{{"note": "{MASK}1"}}"#)] {
+            assert!(form.read(&bared).expect_err("refused").contains("tells of a secret"), "{bared}");
+        }
     }
 
     #[test]

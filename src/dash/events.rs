@@ -70,7 +70,7 @@ impl View {
             Self::Lane(lane) => pages::lanes::one(seen, lane, role),
             Self::Limits(wish) => pages::limits::fragment(seen, wish, role),
             Self::Workers => pages::workers::all(seen),
-            Self::Operation(id) => pages::operations::fragment(seen, *id, role),
+            Self::Operation(id) => return pages::operations::fragment(seen, *id, role),
             Self::Tenant(tenant) => pages::tenant::fragment(seen, tenant, role),
             Self::Health => return None,
         })

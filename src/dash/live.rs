@@ -74,7 +74,9 @@ impl Live {
             };
             let taken_at = self.clock.now();
             // whoever asked while it was taken gets this one
-            self.glanced.store(false, Ordering::Release);
+            if self.changes.load(Ordering::Acquire) == changes {
+                self.glanced.store(false, Ordering::Release);
+            }
             self.latest.send_replace(Some(Arc::new(Snapshot { number, taken_at, changes, picture })));
             tokio::select! {
                 () = stop.cancelled() => return,

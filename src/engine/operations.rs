@@ -22,9 +22,12 @@ use crate::telemetry::Telemetry;
 
 /// How often operations are looked for that nobody works on.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// So long after its last step an operation is taken over from a worker that died. Longer than the broker's longest wait for
-/// a confirm, so that nobody publishes the same messages meanwhile.
+/// So long after its last step an operation is taken over from a worker that died.
 const CLAIMED_FOR: Duration = Duration::from_secs(20);
+/// The same while it publishes: longer than a broker may take for that, so that nobody publishes the same messages meanwhile.
+const PUBLISHES_FOR: Duration = Duration::from_mins(2);
+/// Longest time of a publish.
+const PUBLISH_MAX: Duration = Duration::from_secs(90);
 /// An operation whose next step is further away is left until then.
 const REST_MAX: Duration = Duration::from_secs(5);
 
@@ -37,6 +40,8 @@ pub struct Executor {
     clock: SharedClock,
     /// One step at a time, whatever number of operations runs: the store has other work.
     turn: Arc<Semaphore>,
+    /// An operation whose next step is further away is left until then.
+    rests: Duration,
 }
 
 /// How the work on an operation ended here.
@@ -51,7 +56,13 @@ pub enum Ending {
 impl Executor {
     /// An executor over this store; messages that never were jobs are published to this broker.
     pub fn new(store: Arc<dyn Store>, broker: Arc<dyn Broker>, telemetry: Telemetry, clock: SharedClock) -> Self {
-        Self { store, broker, telemetry, clock, turn: Arc::new(Semaphore::new(1)) }
+        Self { store, broker, telemetry, clock, turn: Arc::new(Semaphore::new(1)), rests: REST_MAX }
+    }
+
+    /// The same for who has nothing else to do: it waits for the next step, however far away that is.
+    #[must_use]
+    pub fn patient(self) -> Self {
+        Self { rests: Duration::MAX, ..self }
     }
 
     /// A claim from now on.
@@ -101,7 +112,7 @@ impl Executor {
     /// Waits for the next step; false = it is too far away, or the work is to stop.
     async fn rests_until(&self, next_at: Timestamp, stop: &CancellationToken) -> bool {
         let rest = next_at.since(self.clock.now());
-        if rest > REST_MAX {
+        if rest > self.rests {
             return false;
         }
         tokio::select! {
@@ -121,12 +132,14 @@ impl Executor {
     }
 
     async fn step(&self, operation: &Operation, token: Uuid) -> Result<Option<Operation>, String> {
-        let _turn = self.turn.acquire().await.expect("the semaphore is never closed");
+        let turn = self.turn.acquire().await.expect("the semaphore is never closed");
         let (id, interval) = (operation.begun.id, operation.begun.interval);
         let (now, most) = (self.clock.now(), step_size(interval));
         let next_at = next_step_at(operation.next_at, now, interval, most);
-        let wish = StepWish { claim: Claim { token, until: self.until() }, now, most, next_at };
+        let raw_until = now.plus(PUBLISHES_FOR);
+        let wish = StepWish { claim: Claim { token, until: self.until() }, now, most, next_at, raw_until };
         let stepped = self.store.step_operation(id, &wish).await.map_err(|error| error.to_string())?;
+        drop(turn); // whatever follows is the broker's, and may take its time
         let Some(Stepped { operation, raw, cancelled }) = stepped else { return Ok(None) };
         for (lane, jobs) in cancelled {
             (0..jobs).for_each(|_| self.telemetry.record(&Event::Cancelled { lane: lane.clone() }));
@@ -134,7 +147,8 @@ impl Executor {
         if raw.is_empty() {
             return Ok(Some(operation));
         }
-        let answers = self.publish(raw).await?;
+        let late = |_| format!("the broker did not answer within {PUBLISH_MAX:?}");
+        let answers = clock::within(PUBLISH_MAX, self.publish(raw)).await.map_err(late)??;
         let wish = StepWish { claim: Claim { token, until: self.until() }, ..wish };
         self.store.tell_raw(id, &wish, &answers).await.map_err(|error| error.to_string())
     }
@@ -145,11 +159,11 @@ impl Executor {
         let mut answers = Vec::with_capacity(letters.len());
         let mut outgoing = Vec::with_capacity(letters.len());
         for RawLetter { letter, payload } in letters {
-            let (instance, died_at) = (letter.instance, letter.died_at);
+            let (instance, died_at, copies) = (letter.instance, letter.died_at, letter.copies);
             let outcome = wire::unpack_raw(&payload.meta, payload.body).map(|message| {
                 outgoing.push(Outgoing { route: wire::route(&letter.lane), message });
             });
-            answers.push((letter.lane, RawAnswer { instance, died_at, outcome }));
+            answers.push((letter.lane, RawAnswer { instance, died_at, copies, outcome }));
         }
         // a lane that nobody has consumed yet has no queue, and was planned only because it is configured
         let lanes: BTreeSet<&LaneName> = answers.iter().map(|(lane, _)| lane).collect();

@@ -8,7 +8,7 @@ use crate::job::control::Speaker;
 use crate::job::operation::{Action, NewOperation, Operation, Selection};
 use crate::policy::operation;
 pub use crate::policy::operation::{Plan, interval};
-use crate::store::{AuditEntry, Claim, OPERATIONS_RUNNING_MAX, Store, StoreResult};
+use crate::store::{AuditEntry, Claim, LIST_MAX, OPERATIONS_RUNNING_MAX, Store, StoreResult};
 
 /// Looks what `action` would do, of what `knows_lane` and `knows_endpoint` say is configured. Writes nothing.
 ///
@@ -22,7 +22,14 @@ pub async fn plan(
     knows_endpoint: impl Fn(&str) -> bool + Send,
 ) -> StoreResult<Plan> {
     let groups = store.plan(action, &selection).await?;
-    Ok(operation::plan(action, selection, &groups, knows_lane, knows_endpoint))
+    let mut plan = operation::plan(action, selection, &groups, knows_lane, knows_endpoint);
+    if groups.len() >= LIST_MAX {
+        let why = format!(
+            "there are more than {LIST_MAX} kinds of them: only the largest are counted here, all are acted on"
+        );
+        plan.warnings.insert(0, why);
+    }
+    Ok(plan)
 }
 
 /// How an operation is to be carried out.

@@ -188,8 +188,14 @@ pub trait ControlStore: Send + Sync + fmt::Debug {
     /// The same as [`JobStore::replay`], said by an operator; the line is written when the job waits again.
     async fn replay_audited(&self, instance: Uuid, now: Timestamp, line: &AuditEntry) -> StoreResult<Replayed>;
 
-    /// The same as [`LetterStore::discard`], said by an operator; the line is written when there was such a letter.
-    async fn discard_audited(&self, instance: Uuid, line: &AuditEntry) -> StoreResult<bool>;
+    /// The same as [`LetterStore::discard`], said by an operator; the line is written when there was such a letter. `seen`: only
+    /// as it was read, with its time of death and its copies; one that died again since stays.
+    async fn discard_audited(
+        &self,
+        instance: Uuid,
+        seen: Option<(Timestamp, u32)>,
+        line: &AuditEntry,
+    ) -> StoreResult<bool>;
 
     /// Writes a line alone: of something that many other calls do, before the first of them.
     async fn log(&self, line: &AuditEntry) -> StoreResult<()>;

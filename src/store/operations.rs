@@ -35,6 +35,8 @@ pub struct StepWish {
     pub most: usize,
     /// The step after it is not made before.
     pub next_at: Timestamp,
+    /// Until when it is claimed if letters have to be published: that takes longer.
+    pub raw_until: Timestamp,
 }
 
 /// What a step did.
@@ -54,8 +56,10 @@ pub struct Stepped {
 pub struct RawAnswer {
     /// Which.
     pub instance: Uuid,
-    /// Its place.
+    /// Its place, as it was read.
     pub died_at: Timestamp,
+    /// How many equal messages had come to it, as it was read: what was buried again meanwhile stays.
+    pub copies: u32,
     /// Published again (its letter goes), or why not (it stays).
     pub outcome: Result<(), String>,
 }
@@ -83,7 +87,8 @@ pub trait OperationStore: Send + Sync + fmt::Debug {
     /// is left. When the answer was lost, do it again.
     async fn step_operation(&self, id: Uuid, wish: &StepWish) -> StoreResult<Option<Stepped>>;
 
-    /// Tells what became of the letters that [`Stepped::raw`] named, in their order, each once. `None` as for a step.
+    /// Tells what became of the letters that [`Stepped::raw`] named, in their order, each once. What was published goes in any
+    /// case, unless it died again meanwhile. `None` as for a step: then nothing is counted.
     async fn tell_raw(&self, id: Uuid, wish: &StepWish, answers: &[RawAnswer]) -> StoreResult<Option<Operation>>;
 
     /// Lets go of an operation, so that somebody else may go on at once.

@@ -4,8 +4,10 @@ use axum::Extension;
 use axum::extract::{Path, State as Extract};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{Answer, Asked, Document, Fields, Filter};
+use crate::clock::Timestamp;
 use crate::dash::Shared;
 use crate::dash::access::User;
 use crate::dash::acts::{Refused, handle, speaker};
@@ -29,6 +31,10 @@ pub(in crate::dash) struct Wanted {
     endpoint: Option<EndpointName>,
     tenant: Option<Tenant>,
     reason: Option<String>,
+    /// As of when, in RFC 3339: what a plan answered as `until`.
+    until: Option<String>,
+    /// Its handle: asking again with the same one begins it once.
+    id: Option<Uuid>,
     /// `50/1s`
     #[serde(default)]
     pace: String,
@@ -54,9 +60,14 @@ impl Fields for Nothing {
     const NAMES: &'static [&'static str] = &[];
 }
 
+fn moment(text: &str) -> Result<Timestamp, Refused> {
+    Timestamp::parse_rfc3339(text).ok_or_else(|| Refused::wrong("until is a time like 2026-11-22T09:30:00Z"))
+}
+
 fn planned(plan: &Plan) -> Value {
     let left: Vec<Value> = plan.left.iter().map(|(items, why)| json!({ "items": items, "why": why })).collect();
-    json!({ "matched": plan.matched, "planned": plan.eligible, "left": left, "warnings": plan.warnings })
+    let until = documents::time(Some(plan.selection.until));
+    json!({ "until": until, "matched": plan.matched, "planned": plan.eligible, "left": left, "warnings": plan.warnings })
 }
 
 /// An operation; what it says may carry what nobody should see.
@@ -72,8 +83,9 @@ pub(in crate::dash) async fn start(
     Extension(user): Extension<User>,
     Asked(wanted): Asked<Wanted>,
 ) -> Answer {
-    let Wanted { action, lane, endpoint, tenant, reason, pace, note, dry_run } = wanted;
-    let wish = Wish { action, lane, endpoint, tenant, reason }.check()?;
+    let Wanted { action, lane, endpoint, tenant, reason, until, id, pace, note, dry_run } = wanted;
+    let until = until.as_deref().map(moment).transpose()?;
+    let wish = Wish { action, lane, endpoint, tenant, reason, until, id }.check()?;
     if dry_run {
         return Ok(Document(json!({ "schema": 1, "plan": planned(&dash.plan(&wish).await?), "operation": null })));
     }

@@ -125,7 +125,7 @@ fn offer(known: &Known, user: &User, handle: Uuid) -> Markup {
 fn of_row(row: &JobRow, known: &Known) -> Markup {
     let now = known.now;
     html! {
-        p.lead { (state(row.state)) " " (words::state_of(row, known.hold.as_ref(), now)) }
+        p.lead { (state(row.state)) " " (mask::text(&words::state_of(row, known.hold.as_ref(), now))) }
         dl.facts {
             dt { "Lane" } dd { (lane(&row.lane)) }
             dt { "Endpoint" } dd { (endpoint(&row.endpoint)) }

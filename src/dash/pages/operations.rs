@@ -4,9 +4,10 @@ use axum::Extension;
 use axum::extract::{Path, Query, RawQuery, State as Extract};
 use axum::response::{IntoResponse, Response};
 use maud::{Markup, html};
+use uuid::Uuid;
 
 use super::parts::{badge, bar, both, empty, number, query, since, table};
-use super::{Frame, done, live, refused, unseen};
+use super::{Frame, done, live, refused};
 use crate::clock::Timestamp;
 use crate::dash::access::{Role, User};
 use crate::dash::acts::Refused;
@@ -114,9 +115,10 @@ pub(in crate::dash) async fn show(
 }
 
 /// What of an operation is live; as it was seen in the look that all share, while it is among the latest.
-pub(in crate::dash) fn fragment(seen: &Snapshot, id: uuid::Uuid, role: Role) -> Markup {
+/// An older one stays as the page showed it.
+pub(in crate::dash) fn fragment(seen: &Snapshot, id: Uuid, role: Role) -> Option<Markup> {
     let found = seen.picture.operations.iter().find(|operation| operation.begun.id == id);
-    found.map_or_else(unseen, |operation| one(operation, seen.picture.now, role))
+    found.map(|operation| one(operation, seen.picture.now, role))
 }
 
 fn one(operation: &Operation, now: Timestamp, role: Role) -> Markup {
@@ -193,6 +195,9 @@ fn asks(wish: &Wish, plan: &Plan, role: Role) -> Markup {
         } @else {
             form.ask method="post" action=(link("/ops")) {
                 @for (name, value) in wish.pairs() { input type="hidden" name=(name) value=(value); }
+                // what was planned is what is begun, and pressing twice begins it once
+                input type="hidden" name="until" value=(plan.selection.until.as_micros());
+                input type="hidden" name="id" value=(Uuid::new_v4());
                 label { span { "At most so many in a time (50/1s); empty = as fast as it goes" } input name="pace" autocomplete="off"; }
                 label { span { "Why, as others will see it" } input name="note" maxlength=(NOTE_CHARS_MAX) autocomplete="off"; }
                 button { (first_upper(action.as_str())) " " (counted(plan.eligible, action.thing())) }

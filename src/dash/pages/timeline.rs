@@ -48,7 +48,7 @@ pub(super) fn steps(row: &JobRow, attempts: &[AttemptRecord], hold: Option<&Hold
         }
     }
     let kind = if row.ended_at.is_some() { "" } else { "now" };
-    steps.push(step(row.ended_at, kind, "●", words::state_of(row, hold, now)));
+    steps.push(step(row.ended_at, kind, "●", mask::text(&words::state_of(row, hold, now))));
     steps
 }
 

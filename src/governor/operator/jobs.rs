@@ -86,14 +86,15 @@ pub async fn replay(store: &dyn Store, handle: Uuid, by: &Speaker, now: Timestam
     store.replay_audited(handle, now, &line).await
 }
 
-/// Its message was published again: only then the letter goes. If it does not, it is there twice, and nothing is lost.
+/// Its message was published again: only then the letter goes, unless the message died again meanwhile and is this letter. If it
+/// does not go, the message is there twice, and nothing is lost.
 ///
 /// # Errors
 /// The store did not answer.
 pub async fn republished(store: &dyn Store, letter: &Letter, by: &Speaker, now: Timestamp) -> StoreResult<()> {
     let after = "published again".to_owned();
     let line = entry(by, "retry", &Named(letter.instance), died_of(letter), after, now);
-    store.discard_audited(letter.instance, &line).await.map(drop)
+    store.discard_audited(letter.instance, Some((letter.died_at, letter.copies)), &line).await.map(drop)
 }
 
 /// Ends a job that has not ended; one that is being called is not called again.
@@ -114,7 +115,7 @@ pub async fn cancel(store: &dyn Store, handle: Uuid, by: &Speaker, now: Timestam
 pub async fn discard(store: &dyn Store, handle: Uuid, by: &Speaker, now: Timestamp) -> Result<(), OperatorError> {
     let Some(found) = store.letter(handle).await? else { return Err(no_letter(handle)) };
     let line = entry(by, "discard", &Named(handle), died_of(&found.letter), "deleted".to_owned(), now);
-    if store.discard_audited(handle, &line).await? { Ok(()) } else { Err(no_letter(handle)) }
+    if store.discard_audited(handle, None, &line).await? { Ok(()) } else { Err(no_letter(handle)) }
 }
 
 /// Publishes a dead or waiting job anew with another body, then takes the old one away: it has an id of its own, made of the
@@ -142,7 +143,7 @@ pub async fn edit(
     let new = outlet.publish(job).await.map_err(OperatorError::Publish)?;
     let line = entry(by, "edit", &Named(handle), before, format!("published anew as {}", Named(new)), now);
     let replaced = if dead {
-        store.discard_audited(handle, &line).await?
+        store.discard_audited(handle, None, &line).await?
     } else {
         store.cancel_audited(handle, now, &line).await? == CancelAnswer::Cancelled
     };

@@ -9,7 +9,7 @@ use super::rows::{self, KeyRows, Table};
 use super::{letters, operator};
 use crate::clock::Timestamp;
 use crate::job::DedupKey;
-use crate::store::fault::Answer;
+use crate::store::fault::{Answer, Fault};
 use crate::store::letter::{FullLetterRecord, full_letter_columns, in_order};
 use crate::store::record::{JobRecord, PlaceRecord, Progress, job_columns, key_of};
 use crate::store::transition::{self, Row};
@@ -84,7 +84,7 @@ pub async fn replay(db: &mut PgConnection, places: &[PlaceRecord], now: Timestam
     for (instance, key) in &keys {
         let Some(of_key) = locked.get(key) else { continue };
         let Some(row) = of_key.rows.iter().find(|row| row.instance == *instance) else {
-            forgotten.push(*instance);
+            forgotten.push((*key, *instance));
             continue;
         };
         match transition::replay(row, now) {
@@ -103,10 +103,14 @@ pub async fn replay(db: &mut PgConnection, places: &[PlaceRecord], now: Timestam
         }
     }
     // their rows are long gone: rare, so one by one
-    for instance in forgotten {
-        match operator::replay_locked(db, instance, now).await? {
-            Replayed::Waiting(_) => progress.done += 1,
-            Replayed::Raw(_) | Replayed::NotFound => progress.skipped += 1,
+    forgotten.sort_unstable();
+    for (_, instance) in forgotten {
+        match operator::replay_locked(db, instance, now).await {
+            Ok(Replayed::Waiting(_)) => progress.done += 1,
+            Ok(Replayed::Raw(_) | Replayed::NotFound) => progress.skipped += 1,
+            // one that a newer version wrote must not keep the others; nothing was written yet
+            Err(Fault::Unreadable(why)) => progress.fail(&format!("letter {instance}: {why}")),
+            Err(fault) => return Err(fault),
         }
     }
     Ok(progress)

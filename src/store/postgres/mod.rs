@@ -196,8 +196,13 @@ impl ControlStore for PgStore {
         self.run("replay", operator::replay(&self.pool, instance, now, Some(line))).await
     }
 
-    async fn discard_audited(&self, instance: Uuid, line: &AuditEntry) -> StoreResult<bool> {
-        self.run("discard", letters::discard(&self.pool, instance, Some(line))).await
+    async fn discard_audited(
+        &self,
+        instance: Uuid,
+        seen: Option<(Timestamp, u32)>,
+        line: &AuditEntry,
+    ) -> StoreResult<bool> {
+        self.run("discard", letters::discard(&self.pool, instance, seen, Some(line))).await
     }
 
     async fn log(&self, line: &AuditEntry) -> StoreResult<()> {
@@ -289,7 +294,7 @@ impl LetterStore for PgStore {
     }
 
     async fn discard(&self, instance: Uuid) -> StoreResult<bool> {
-        self.run("discard", letters::discard(&self.pool, instance, None)).await
+        self.run("discard", letters::discard(&self.pool, instance, None, None)).await
     }
 
     async fn letter_counts(&self) -> StoreResult<Vec<(LaneName, u64)>> {

@@ -161,7 +161,7 @@ impl Progress {
         tally.skipped += self.skipped;
         tally.failed += self.failed;
         operation.problem = self.problem.unwrap_or(operation.problem);
-        operation.claimed_until = Some(wish.claim.until);
+        operation.claimed_until = Some(if self.raw.is_empty() { wish.claim.until } else { wish.raw_until });
         if self.raw.is_empty() {
             operation.next_at = wish.next_at;
         }

@@ -29,6 +29,8 @@ const LIST: &str = concat!(
 );
 const FULL: &str = concat!("SELECT ", full_letter_columns!(), " FROM letters WHERE instance = ?1");
 const REMOVE: &str = "DELETE FROM letters WHERE instance = ?1";
+/// As it was read: one that died again meanwhile stays.
+const REMOVE_SEEN: &str = "DELETE FROM letters WHERE instance = ?1 AND died_at = ?2 AND copies = ?3";
 const GROUPS: &str = "\
     SELECT endpoint, reason, tenant, count(*) AS letters, min(died_at) AS first_at, max(died_at) AS last_at FROM letters
     GROUP BY endpoint, reason, tenant ORDER BY letters DESC, coalesce(endpoint, ''), reason, coalesce(tenant, '') LIMIT ?1";
@@ -98,6 +100,16 @@ pub async fn remove(db: &mut SqliteConnection, instance: Uuid) -> Answer<bool> {
     Ok(sqlx::query(REMOVE).bind(instance).execute(db).await?.rows_affected() == 1)
 }
 
+/// The same, unless it died again since it was read: an equal message is the same letter.
+pub async fn remove_seen(
+    db: &mut SqliteConnection,
+    instance: Uuid,
+    (died_at, copies): (Timestamp, u32),
+) -> Answer<bool> {
+    let query = sqlx::query(REMOVE_SEEN).bind(instance).bind(died_at.as_micros()).bind(signed(copies));
+    Ok(query.execute(db).await?.rows_affected() == 1)
+}
+
 /// Removes the journals of `instances` whose row and letter are both gone.
 pub async fn forget(db: &mut SqliteConnection, instances: &[Uuid]) -> Answer<()> {
     if !instances.is_empty() {
@@ -107,9 +119,17 @@ pub async fn forget(db: &mut SqliteConnection, instances: &[Uuid]) -> Answer<()>
     Ok(())
 }
 
-pub async fn discard(db: &Sqlite, instance: Uuid, line: Option<&AuditEntry>) -> Answer<bool> {
+pub async fn discard(
+    db: &Sqlite,
+    instance: Uuid,
+    seen: Option<(Timestamp, u32)>,
+    line: Option<&AuditEntry>,
+) -> Answer<bool> {
     let mut tx = begin(db).await?;
-    let removed = remove(&mut tx, instance).await?;
+    let removed = match seen {
+        Some(seen) => remove_seen(&mut tx, instance, seen).await?,
+        None => remove(&mut tx, instance).await?,
+    };
     forget(&mut tx, &[instance]).await?;
     if let Some(line) = line.filter(|_| removed) {
         controls::log(&mut tx, line).await?;

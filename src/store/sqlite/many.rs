@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{letters, operator};
 use crate::clock::Timestamp;
-use crate::store::fault::Answer;
+use crate::store::fault::{Answer, Fault};
 use crate::store::letter::in_order;
 use crate::store::record::{PlaceRecord, Progress, key_of};
 use crate::store::{RawLetter, Replayed};
@@ -37,10 +37,13 @@ pub async fn replay(db: &mut SqliteConnection, places: &[PlaceRecord], now: Time
             progress.fail(&why);
             continue;
         }
-        match operator::replay_in(&mut *db, place.instance, now).await? {
-            Replayed::Waiting(_) => progress.done += 1,
+        match operator::replay_in(&mut *db, place.instance, now).await {
+            Ok(Replayed::Waiting(_)) => progress.done += 1,
             // a late copy of the message ran meanwhile: the letter is out of date
-            Replayed::Raw(_) | Replayed::NotFound => progress.skipped += 1,
+            Ok(Replayed::Raw(_) | Replayed::NotFound) => progress.skipped += 1,
+            // one that a newer version wrote must not keep the others; nothing was written yet
+            Err(Fault::Unreadable(why)) => progress.fail(&format!("letter {}: {why}", place.instance)),
+            Err(fault) => return Err(fault),
         }
     }
     Ok(progress)

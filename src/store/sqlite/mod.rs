@@ -175,8 +175,13 @@ impl ControlStore for SqliteStore {
         self.run("replay", operator::replay(&self.db, instance, now, Some(line))).await
     }
 
-    async fn discard_audited(&self, instance: Uuid, line: &AuditEntry) -> StoreResult<bool> {
-        self.run("discard", letters::discard(&self.db, instance, Some(line))).await
+    async fn discard_audited(
+        &self,
+        instance: Uuid,
+        seen: Option<(Timestamp, u32)>,
+        line: &AuditEntry,
+    ) -> StoreResult<bool> {
+        self.run("discard", letters::discard(&self.db, instance, seen, Some(line))).await
     }
 
     async fn log(&self, line: &AuditEntry) -> StoreResult<()> {
@@ -268,7 +273,7 @@ impl LetterStore for SqliteStore {
     }
 
     async fn discard(&self, instance: Uuid) -> StoreResult<bool> {
-        self.run("discard", letters::discard(&self.db, instance, None)).await
+        self.run("discard", letters::discard(&self.db, instance, None, None)).await
     }
 
     async fn letter_counts(&self) -> StoreResult<Vec<(LaneName, u64)>> {

@@ -287,19 +287,21 @@ async fn tell_raw_in(
     wish: &StepWish,
     answers: &[RawAnswer],
 ) -> Answer<Option<Operation>> {
-    let Some(mine) = mine(db, id, wish).await? else { return Ok(None) };
-    let operation = mine.operation()?;
+    let mine = mine(db, id, wish).await?;
     let mut progress = Progress::default();
     for answer in answers {
         match &answer.outcome {
             Ok(()) => {
-                letters::remove(db, answer.instance).await?;
+                letters::remove_seen(db, answer.instance, (answer.died_at, answer.copies)).await?;
                 progress.done += 1;
             }
             Err(why) => progress.fail(why),
         }
         progress.cursor = Some((answer.died_at.as_micros(), answer.instance));
     }
+    // what was published is so, also for an operation that has ended meanwhile
+    let Some(mine) = mine else { return Ok(None) };
+    let operation = mine.operation()?;
     Ok(Some(write(db, operation, progress, wish).await?.operation))
 }
 

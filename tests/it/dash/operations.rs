@@ -63,6 +63,24 @@ async fn what_is_done_to_many_is_planned_begun_watched_and_ended() {
 }
 
 #[tokio::test]
+async fn what_was_planned_is_what_is_begun_and_once() {
+    let bench = bench(tokens(), false).await;
+    let page = bench.page("/ops/plan?action=discard&endpoint=crm", ADA).await;
+    let hidden = |name: &str| {
+        let (_, rest) = page.split_once(&format!("name=\"{name}\" value=\"")).expect("a hidden field");
+        rest.split('"').next().expect("its value").to_owned()
+    };
+    let form = format!("action=discard&endpoint=crm&until={}&id={}", hidden("until"), hidden("id"));
+    let first = bench.form("/ops", ADA, &form).await;
+    assert_eq!(first.0, StatusCode::SEE_OTHER);
+    assert_eq!(bench.form("/ops", ADA, &form).await, first, "pressed twice");
+    let begun = bench.operations().await;
+    assert_eq!((begun.len(), begun[0].begun.selection.until.as_micros().to_string()), (1, hidden("until")));
+    assert_eq!(bench.form("/ops", ADA, "action=retry&until=x").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(bench.form("/ops", ADA, "action=retry&until=1").await.0, StatusCode::NOT_FOUND, "nothing had died then");
+}
+
+#[tokio::test]
 async fn it_takes_the_role_that_one_of_them_takes() {
     let bench = bench(tokens(), false).await;
     let discard = "action=discard&endpoint=crm";

@@ -29,6 +29,7 @@ on_every_backend!(
     calls_of_many_replays_keep_to_their_budget,
     what_was_cancelled_goes_no_further,
     messages_that_never_were_jobs_are_published_again,
+    a_message_that_dies_again_is_a_letter_again,
     jobs_that_wait_are_cancelled,
 );
 
@@ -194,6 +195,29 @@ async fn messages_that_never_were_jobs_are_published_again(backend: Backend) {
     let ids: HashSet<_> = calls.iter().map(|call| call.job_id.as_str()).collect();
     assert_eq!(ids, HashSet::from(["m-0", "m-1", "m-2"]));
     rig.until("no letters", async || count(&rig).await == 0).await;
+    worker.stop().await;
+}
+
+async fn a_message_that_dies_again_is_a_letter_again(backend: Backend) {
+    let rig = Rig::new(backend, |_, _| Reply::status(200)).await;
+    let worker = rig.start();
+    let nobody = Message {
+        properties: Properties { message_id: Some("m".to_owned()), ..Properties::default() },
+        headers: std::collections::BTreeMap::new(),
+        body: Bytes::from_static(b"{}"),
+    };
+    let outgoing = vec![Outgoing { route: wire::route(&lane("bulk")), message: nobody }];
+    for answer in rig.backing.broker.publish(outgoing).await {
+        answer.expect("confirmed");
+    }
+    rig.until_letters(1).await;
+    // nothing was mended: whatever is sooner, the worker that buries it again or the word that it was published, it is kept
+    for round in 2..6 {
+        let id = start(&rig, Action::Retry, None).await;
+        rig.until_in_time("the operation's end", async || look(&rig, id).await.phase == Phase::Done).await;
+        rig.barrier("bulk").await;
+        rig.until(&format!("a letter in round {round}"), async || count(&rig).await == 1).await;
+    }
     worker.stop().await;
 }
 

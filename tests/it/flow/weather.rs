@@ -337,9 +337,14 @@ impl ControlStore for Weather {
         self.store.replay_audited(instance, now, line).await
     }
 
-    async fn discard_audited(&self, instance: Uuid, line: &AuditEntry) -> StoreResult<bool> {
+    async fn discard_audited(
+        &self,
+        instance: Uuid,
+        seen: Option<(Timestamp, u32)>,
+        line: &AuditEntry,
+    ) -> StoreResult<bool> {
         self.meet(Asked::Other).await?;
-        self.store.discard_audited(instance, line).await
+        self.store.discard_audited(instance, seen, line).await
     }
 
     async fn log(&self, line: &AuditEntry) -> StoreResult<()> {

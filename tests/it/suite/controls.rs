@@ -189,7 +189,7 @@ async fn what_an_operator_does_with_a_job_has_a_line(bench: Bench) {
     assert_eq!(entries(&bench).await[0], retry);
     let dead = bench.job_in(State::Dead, true, 9, "c", at(0)).await;
     let discard = line("discard", "a job", 3);
-    assert!(bench.store.discard_audited(dead.instance, &discard).await.expect("answered"));
+    assert!(bench.store.discard_audited(dead.instance, None, &discard).await.expect("answered"));
     assert_eq!(bench.store.letter(dead.instance).await.expect("read"), None);
     assert_eq!((entries(&bench).await[0].clone(), entries(&bench).await.len()), (discard, 4));
 }
@@ -201,7 +201,7 @@ async fn what_changes_nothing_has_no_line(bench: Bench) {
         assert_eq!(bench.store.cancel_audited(handle, at(1), &line).await.expect("answered"), answer);
         let replayed = bench.store.replay_audited(handle, at(1), &line).await.expect("answered");
         assert_eq!(replayed, Replayed::NotFound);
-        assert!(!bench.store.discard_audited(handle, &line).await.expect("answered"));
+        assert!(!bench.store.discard_audited(handle, None, &line).await.expect("answered"));
     }
     let letter = raw(7, "bulk", DeadReason::Undecodable, 0);
     bench.store.bury(std::slice::from_ref(&letter)).await.expect("buried");

@@ -21,6 +21,8 @@ on_every_store! {
     letters_of_forgotten_jobs_and_of_one_key_come_back_too,
     an_outdated_letter_is_passed_over,
     messages_that_never_were_jobs_are_handed_out_and_told,
+    what_died_again_while_it_was_published_stays,
+    what_was_published_goes_though_the_operation_was_ended_meanwhile,
     letters_are_discarded_and_nothing_else,
     what_waits_is_cancelled_and_what_runs_is_not_found,
     what_came_after_the_plan_is_not_part_of_it,
@@ -87,7 +89,13 @@ async fn start(bench: &Bench, action: Action, selection: Selection) -> Operation
 }
 
 fn wish(seconds: i64, most: usize) -> StepWish {
-    StepWish { claim: claim_until(seconds + 20), now: at(seconds), most, next_at: at(seconds + 1) }
+    StepWish {
+        claim: claim_until(seconds + 20),
+        now: at(seconds),
+        most,
+        next_at: at(seconds + 1),
+        raw_until: at(seconds + 120),
+    }
 }
 
 async fn step(bench: &Bench, seconds: i64, most: usize) -> Stepped {
@@ -234,12 +242,14 @@ async fn messages_that_never_were_jobs_are_handed_out_and_told(bench: Bench) {
     let second = step(&bench, 61, 500).await;
     assert_eq!((second.operation.tally, second.raw.len()), (tally(1, 0, 0), RAW_MAX));
     assert_eq!((second.operation.next_at, &second.raw[0].payload), (at(61), &many[0].payload), "nothing is done yet");
+    assert_eq!(second.operation.claimed_until, Some(at(181)), "publishing takes longer");
     assert_eq!(step(&bench, 62, 500).await.raw, second.raw, "until it is told, it is handed out again");
     let answers: Vec<RawAnswer> = (0..)
         .zip(&second.raw)
         .map(|(nth, raw)| RawAnswer {
             instance: raw.letter.instance,
             died_at: raw.letter.died_at,
+            copies: raw.letter.copies,
             outcome: if nth == 1 { Err("no queue\0".to_owned()) } else { Ok(()) },
         })
         .collect();
@@ -249,13 +259,50 @@ async fn messages_that_never_were_jobs_are_handed_out_and_told(bench: Bench) {
     let rest: Vec<_> = third.raw.iter().map(|raw| raw.letter.instance).collect();
     assert_eq!(rest, [many[RAW_MAX].letter.instance, many[RAW_MAX + 1].letter.instance]);
     let answers: Vec<RawAnswer> =
-        rest.iter().map(|&instance| RawAnswer { instance, died_at: at(2), outcome: Ok(()) }).collect();
+        rest.iter().map(|&instance| RawAnswer { instance, died_at: at(2), copies: 1, outcome: Ok(()) }).collect();
     bench.store.tell_raw(ID, &wish(65, 500), &answers).await.expect("answered").expect("it is ours");
     let last = step(&bench, 66, 500).await;
     let whole = RAW_MAX as u64 + 3;
     assert_eq!((last.operation.phase, last.operation.tally), (Phase::Done, tally(whole, 0, 1)));
     assert_eq!(letters(&bench).await, [101], "what failed stays");
     assert_eq!(bench.store.tell_raw(ID, &wish(67, 5), &answers).await.expect("answered"), None, "it has ended");
+}
+
+async fn what_died_again_while_it_was_published_stays(bench: Bench) {
+    let letters_of = [raw(1, "bulk", DeadReason::Undecodable, 2), raw(2, "bulk", DeadReason::Undecodable, 2)];
+    bench.store.bury(&letters_of).await.expect("buried");
+    start(&bench, Action::Retry, everything()).await;
+    let handed = step(&bench, 60, 10).await.raw;
+    let answer = |raw: &lanes::store::RawLetter| RawAnswer {
+        instance: raw.letter.instance,
+        died_at: raw.letter.died_at,
+        copies: raw.letter.copies,
+        outcome: Ok(()),
+    };
+    let answers: Vec<RawAnswer> = handed.iter().map(answer).collect();
+    // an equal message is the same letter: a worker has buried it again before the first publish was told
+    bench.store.bury(&[raw(1, "bulk", DeadReason::Undecodable, 61)]).await.expect("buried");
+    let told = bench.store.tell_raw(ID, &wish(62, 10), &answers).await.expect("answered").expect("it is ours");
+    assert_eq!((told.tally, letters(&bench).await), (tally(2, 0, 0), vec![1]));
+    let discard = line("discard");
+    let first = Some((at(2), 1));
+    assert!(!bench.store.discard_audited(Uuid::from_u128(1), first, &discard).await.expect("answered"));
+    assert!(bench.store.discard_audited(Uuid::from_u128(1), Some((at(61), 2)), &discard).await.expect("answered"));
+}
+
+async fn what_was_published_goes_though_the_operation_was_ended_meanwhile(bench: Bench) {
+    bench.store.bury(&[raw(1, "bulk", DeadReason::Undecodable, 2)]).await.expect("buried");
+    start(&bench, Action::Retry, everything()).await;
+    let handed = step(&bench, 60, 10).await.raw;
+    assert!(bench.store.cancel_operation(ID, &line("cancel")).await.expect("cancelled"));
+    let answer = RawAnswer {
+        instance: handed[0].letter.instance,
+        died_at: handed[0].letter.died_at,
+        copies: handed[0].letter.copies,
+        outcome: Ok(()),
+    };
+    assert_eq!(bench.store.tell_raw(ID, &wish(62, 10), &[answer]).await.expect("answered"), None);
+    assert_eq!(letters(&bench).await, [], "it would be published once more");
 }
 
 async fn letters_are_discarded_and_nothing_else(bench: Bench) {
