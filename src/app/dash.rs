@@ -61,7 +61,7 @@ impl Source for Doors {
 
 /// Publishes what people want called again.
 #[derive(Debug)]
-struct Outlet(Publisher);
+pub struct Outlet(pub Publisher);
 
 #[async_trait]
 impl operator::jobs::Outlet for Outlet {

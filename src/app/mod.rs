@@ -26,7 +26,7 @@ use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use backends::Stores;
 pub(crate) use backends::broker_at;
-pub use dash::{run_dash, settings};
+pub use dash::{Outlet, run_dash, settings};
 pub(crate) use run::{Assembly, run_assembly, worker_name};
 pub use run::{WorkerOptions, budgets, run_worker};
 

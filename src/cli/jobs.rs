@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::confirm::confirm;
 use super::context::Context;
+use super::edit::{self, EditArgs};
 use super::error::{CliError, Exit};
 use super::operation::{self, HowArgs};
 use super::out::note;
@@ -50,6 +51,8 @@ pub enum JobsCommand {
     /// Jobs that wait for their turn in a budget, behind a block, a pause or another job of their id stay, and it is said why.
     /// Dead letters by filter: lanes dead retry.
     Retry(RetryArgs),
+    /// Publish a job that waits or is dead anew with another body; the old one goes
+    Edit(EditArgs),
 }
 
 /// All that wait and match; those that are being called are left alone.
@@ -109,6 +112,7 @@ pub async fn run(ctx: Context, command: JobsCommand) -> Result<Exit, CliError> {
         JobsCommand::Cancel { jobs, filter, how } if jobs.is_empty() => cancel_waiting(ctx, filter, how).await,
         JobsCommand::Cancel { jobs, how, .. } => cancel(ctx, &jobs, how).await,
         JobsCommand::Retry(args) => retry::run(ctx, args).await,
+        JobsCommand::Edit(args) => edit::run(ctx, args).await,
     }
 }
 

@@ -20,6 +20,7 @@ mod pause;
 mod audit;
 mod plan;
 mod retry;
+mod edit;
 mod dead;
 mod export;
 mod bulk;

@@ -158,20 +158,25 @@ fn described(job: &NewJob, handle: Option<uuid::Uuid>) -> Value {
     document
 }
 
-/// The body and what it is.
-fn body(args: &PublishArgs) -> Result<(Bytes, Option<String>), CliError> {
-    let Some(data) = &args.data else { return Ok((Bytes::new(), None)) };
-    let bytes: Vec<u8> = if data == STDIN {
+/// Bytes as a person gives them: as they are, `@FILE`, or `-` for stdin.
+pub fn given(data: &str) -> Result<Vec<u8>, CliError> {
+    if data == STDIN {
         let mut bytes = Vec::new();
         let limit = template::BODY_BYTES_MAX as u64 + 1;
         let read = std::io::stdin().lock().take(limit).read_to_end(&mut bytes);
         read.map_err(|error| CliError::failed(format!("cannot read stdin: {error}")))?;
-        bytes
+        Ok(bytes)
     } else if let Some(file) = data.strip_prefix('@') {
-        std::fs::read(file).map_err(|error| CliError::failed(format!("cannot read {file}: {error}")))?
+        std::fs::read(file).map_err(|error| CliError::failed(format!("cannot read {file}: {error}")))
     } else {
-        data.clone().into_bytes()
-    };
+        Ok(data.to_owned().into_bytes())
+    }
+}
+
+/// The body and what it is.
+fn body(args: &PublishArgs) -> Result<(Bytes, Option<String>), CliError> {
+    let Some(data) = &args.data else { return Ok((Bytes::new(), None)) };
+    let bytes = given(data)?;
     if args.content_type.is_some() {
         return Ok((bytes.into(), None));
     }

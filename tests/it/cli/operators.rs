@@ -121,3 +121,26 @@ fn a_job_in_its_turn_stays_and_it_is_said_why_and_until_when() {
     assert_eq!((&plan["planned"], &plan["stayed"]["in_turn"]), (&0.into(), &1.into()), "{plan:#}");
     assert_eq!(told(&desk, "action"), [""; 0], "nothing was changed");
 }
+
+#[test]
+fn a_job_is_published_anew_with_another_body() {
+    let desk = Desk::new(&endpoint());
+    let _worker = desk.worker();
+    publish(&desk, "a");
+    let waits = |job: &serde_json::Value| job["reason"] == "not_before";
+    let old = until(&desk, &["jobs", "show", "a", "--json"], "job that waits", waits);
+    desk.lanes(&["jobs", "edit", "nobody", "{}"]).ends(5).says("no job that waits or is dead").says("lanes publish");
+    desk.lanes(&["jobs", "edit", "a", "{}"]).ends(2).says("2 bytes instead of 0 bytes").says("--yes");
+    desk.write("body.json", "{\"email\":\"ada@example.com\"}");
+    let edit = ["jobs", "edit", "a", "@body.json", "--yes", "--author", "ada", "--note", "typo", "--json"];
+    let answer = desk.lanes(&edit).ends(0).json();
+    assert_eq!((&answer["job"], &answer["replaced"]), (&old["handle"], &true.into()), "{answer:#}");
+    let new = answer["handle"].as_str().expect("a handle");
+    assert!(answer["id"].as_str().is_some_and(|id| id.starts_with("a-edit-")), "{answer:#}");
+    until(&desk, &["jobs", "show", new, "--json"], "new job that waits as the old one did", waits);
+    until(&desk, &["jobs", "show", "a", "--json"], "old job that is gone", |job| job["state"] == "cancelled");
+    desk.lanes(&["jobs", "edit", new, "{", "--yes"]).ends(2).says("not JSON as the old one is");
+    let same = desk.lanes(&["jobs", "edit", new, "@body.json", "--yes"]).ends(2);
+    same.says("the body is as it was: retry the job instead");
+    assert_eq!((told(&desk, "action"), told(&desk, "note")), (vec!["edit".into(); 2], vec!["typo".into(); 2]));
+}
