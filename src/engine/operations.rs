@@ -97,7 +97,11 @@ impl Executor {
                 Ok(None) => return self.ending(operation).await,
                 Err(why) => {
                     tracing::warn!(%id, %why, "a step of an operation did not work, will try again");
-                    wait.wait(&*self.clock).await;
+                    tokio::select! {
+                        biased;
+                        () = stop.cancelled() => {}
+                        () = wait.wait(&*self.clock) => {}
+                    }
                     continue;
                 }
             }
@@ -124,10 +128,15 @@ impl Executor {
 
     /// What became of an operation that is not ours any more.
     async fn ending(&self, last_seen: Operation) -> Ending {
-        match self.store.operation(last_seen.begun.id).await {
+        let id = last_seen.begun.id;
+        match self.store.operation(id).await {
             Ok(Some(now)) if now.phase != Phase::Running => Ending::Ended(now),
             Ok(Some(now)) => Ending::Left(now),
-            Ok(None) | Err(_) => Ending::Left(last_seen),
+            Ok(None) => Ending::Left(last_seen),
+            Err(error) => {
+                tracing::warn!(%id, %error, "the operation is not ours any more, and how far it is can't be read");
+                Ending::Left(last_seen)
+            }
         }
     }
 

@@ -22,6 +22,7 @@ const BEAT: Duration = Duration::from_secs(5);
 on_every_backend!(
     nobody_is_buried_right_after_an_outage_of_the_store,
     who_is_not_heard_buries_nobody,
+    a_lease_begins_when_the_registration_is_asked_for,
     what_was_claimed_before_ones_own_burial_is_given_back,
     heartbeats_wait_for_nobody,
     a_worker_of_another_lane_takes_over,
@@ -116,6 +117,36 @@ async fn nobody_is_buried_right_after_an_outage_of_the_store(backend: Backend) {
 }
 
 /// A worker whose own heartbeats are not answered may be the dead one: it does not judge others, however silent.
+async fn a_lease_begins_when_the_registration_is_asked_for(backend: Backend) {
+    let (open, gate) = watch::channel(false);
+    let (tell, mut asked_for) = watch::channel(false);
+    let rig = Rig::new(backend, |_, _| Reply::status(200)).await;
+    let store = Weather::before(&rig.backing.store);
+    store.turns(Arc::new(move |asked| match asked {
+        Asked::Register => {
+            tell.send_replace(true);
+            weather::once(&gate)
+        }
+        Asked::Heartbeat => weather::ready(Err(weather::unavailable())),
+        _ => weather::ready(Ok(())),
+    }));
+    let worker = rig.start_before(short_lease(), &store);
+    asked_for.wait_for(|asked| *asked).await.expect("the store listens");
+    rig.clock.advance(LEASE);
+    open.send(true).expect("the store listens");
+    until_registered(&rig, 1).await;
+    let job = rig.publish("realtime", "a").await;
+    for _ in 0..BEAT.as_secs() {
+        rig.pass_a_second().await;
+    }
+    assert_eq!(rig.api.calls().len(), 0, "others may have taken its jobs: its lease was over when it was registered");
+
+    store.turns(weather::clear());
+    rig.until_in_time("call", async || rig.api.count() == 1).await;
+    rig.until_state(&job, State::Done).await;
+    worker.stop().await;
+}
+
 async fn who_is_not_heard_buries_nobody(backend: Backend) {
     let rig = Rig::new(backend, |_, _| Reply::status(200)).await;
     let silent = rig.backing.store.register("silent", "bulk", rig.now()).await.expect("answers");
